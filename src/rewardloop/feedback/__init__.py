@@ -1,0 +1,1 @@
+"""Feedback of people: files in many layouts, records, training examples. Imports no torch."""

@@ -1,0 +1,1 @@
+"""Pure tensor mathematics of learning from reward; needs torch alone."""

@@ -1,0 +1,1 @@
+"""The online method: sample, score, optimize, ask, refit, evaluate, repeat."""

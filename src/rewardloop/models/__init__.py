@@ -1,0 +1,1 @@
+"""Loading and saving of language models, heads, chat templates, packed forward passes."""

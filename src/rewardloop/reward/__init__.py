@@ -1,0 +1,1 @@
+"""Reward: sources, the likelihood of judgments, fitting, the potential, scoring of rollouts."""
