@@ -1,4 +1,5 @@
-"""What a correction says: the difference between a completion and its corrected text, as marked characters."""
+"""What a correction says: the difference between a completion and its corrected text, as marked
+characters."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def split_pieces(text: str) -> list[str]:
 
 
 def find_changes(original: str, corrected: str) -> tuple[Change, ...]:
-    """The shortest list of changes (Levenshtein over pieces) that turns `original` into `corrected`, in order."""
+    """The shortest list of changes (Levenshtein over pieces) that turns `original` into `corrected`, in
+    order."""
     old, new = split_pieces(original), split_pieces(corrected)
     old_at, new_at = _offsets(old), _offsets(new)
     return tuple(
@@ -65,8 +67,8 @@ def similarity(original: str, corrected: str) -> float:
 def edit_credit(original: str, corrected: str) -> tuple[Credit, ...]:
     """Credit for each part of `original`: replaced or deleted -1, the piece before an insertion -0.5, kept 0.
 
-    Empty when more than 60 % was changed (a new text, not a correction) or nothing was. This credit looks at the
-    whole text: it may train the causal potential, and is never itself a reward (algorithms.md section 0).
+    Empty when more than 60 % was changed (a new text, not a correction) or nothing was. This credit looks at
+    the whole text: it may train the causal potential, and is never itself a reward (algorithms.md section 0).
     """
     changes = find_changes(original, corrected)
     changed = sum(max(c.end - c.start, c.new_end - c.new_start) for c in changes if c.kind != "kept")
@@ -86,7 +88,8 @@ def _credit(change: Change) -> Credit:
 
 
 def _mark_before(credits: list[Credit], original: str, at: int) -> list[Credit]:
-    """Give the last word before `at` (the first word, for an insertion at the start) its share of the blame."""
+    """Give the last word before `at` (the first word, for an insertion at the start) its share of the
+    blame."""
     pieces = split_pieces(original)
     ends = _offsets(pieces)
     words = [(ends[i], ends[i + 1]) for i, piece in enumerate(pieces) if not piece.isspace()]

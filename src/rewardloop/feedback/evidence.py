@@ -1,7 +1,8 @@
-"""Feedback of all kinds as three tables over one list of texts: what the likelihood (reward/likelihood.py) reads.
+"""Feedback of all kinds as three tables over one list of texts: what the likelihood (reward/likelihood.py)
+reads.
 
-    Preference, Edit, rewrite  -> comparisons      Ranking -> rankings
-    Rating, thumb, Flag, evaluation, marks (Span, Live) -> ordinals
+Preference, Edit, rewrite  -> comparisons      Ranking -> rankings
+Rating, thumb, Flag, evaluation, marks (Span, Live) -> ordinals
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ class OrdinalScale:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """What `events` judgments say about `texts`. Every row names the event it came from: they weigh together."""
+    """What `events` judgments say about `texts`. Every row names the event it came from: they weigh
+    together."""
 
     texts: tuple[Text, ...]
     scales: tuple[OrdinalScale, ...]
@@ -102,8 +104,8 @@ class Evidence:
 def gather_evidence(feedback: Sequence[Feedback]) -> Evidence:
     """Turn judgments into tables. Raises DataError when nothing in them says which texts are better.
 
-    Left out and counted in `unused`: comments (free words need a reader), reactions that are none, pairs of equal
-    texts, corrections that change nothing (unedited is not approved).
+    Left out and counted in `unused`: comments (free words need a reader), reactions that are none, pairs of
+    equal texts, corrections that change nothing (unedited is not approved).
     """
     gathering = _Gathering()
     for event, judgment in enumerate(feedback):
@@ -127,7 +129,9 @@ class _Gathering:
     def add(self, event: int, judgment: Feedback) -> None:
         match judgment:
             case Preference(prompt=prompt, first=first, second=second, choice=choice):
-                self.compare(event, judgment, (prompt, first), (prompt, second), CHOICES[choice], "preference")
+                self.compare(
+                    event, judgment, (prompt, first), (prompt, second), CHOICES[choice], "preference"
+                )
             case Edit(prompt=prompt, completion=completion, corrected=corrected):
                 self.correct(event, judgment, (prompt, completion), (prompt, corrected), "edit")
             case Ranking():
@@ -144,7 +148,14 @@ class _Gathering:
                 pass  # add_marks reads them together
 
     def compare(
-        self, event: int, judgment: Feedback, first: Text, second: Text, choice: int, kind: str, margin: float = 0.0
+        self,
+        event: int,
+        judgment: Feedback,
+        first: Text,
+        second: Text,
+        choice: int,
+        kind: str,
+        margin: float = 0.0,
     ) -> None:
         if first[1] == second[1]:
             self.unused["two equal texts"] += 1
@@ -180,7 +191,8 @@ class _Gathering:
     ) -> None:
         if not scale.low <= value <= scale.high:
             raise DataError(
-                f"a rating of {value} on a scale from {scale.low} to {scale.high}: correct it, or declare the scale"
+                f"a rating of {value} on a scale from {scale.low} to {scale.high}: "
+                "correct it, or declare the scale"
             )
         ordinal = OrdinalScale(judgment.criterion, question, scale.categories)
         number = self.scales.setdefault(ordinal, len(self.scales))
@@ -197,7 +209,8 @@ class _Gathering:
             self.unused["no reaction"] += 1
 
     def add_marks(self, feedback: Sequence[Feedback]) -> None:
-        """All marks of one person on one text are one judgment: a thumb down (or up) as strong as their sum."""
+        """All marks of one person on one text are one judgment: a thumb down (or up) as strong as their
+        sum."""
         sums: dict[tuple[Text, str | None, str], float] = {}
         first_event: dict[tuple[Text, str | None, str], int] = {}
         for event, judgment in enumerate(feedback):
@@ -266,7 +279,9 @@ class _Gathering:
     def _rankings(self) -> Rankings:
         width = max((len(texts) for texts, *_ in self.orders), default=0)
         return Rankings(
-            texts_EK=np.array([t + [-1] * (width - len(t)) for t, *_ in self.orders], dtype=np.int64).reshape(len(self.orders), width),
+            texts_EK=np.array([t + [-1] * (width - len(t)) for t, *_ in self.orders], dtype=np.int64).reshape(
+                len(self.orders), width
+            ),
             ranks_EK=np.array(
                 [[*ranks, *[0] * (width - len(ranks))] for _, ranks, *_ in self.orders], dtype=np.int64
             ).reshape(len(self.orders), width),
