@@ -1,0 +1,74 @@
+"""Distances between policies: estimates from samples, and the exact value where all of it can be counted.
+
+With l_t = log pi(a_t|s_t) - log pi_ref(a_t|s_t) on samples of pi. Which estimate may stand where is not a
+matter of taste: its value may be unbiased and its gradient wrong (2506.09477, 2510.01555, 2512.21852). Cosine
+to the gradient of KL(pi || pi_ref), on an enumerable policy:
+
+    k1 in the reward 1.00        k2_seq in the loss 1.00      k2 in the loss .81      full in the loss .81
+    k3 in the loss .67           k3_seq in the loss .66       k2 in the reward .03    k3 in the reward -.35
+    k1 in the loss 0 (its gradient is pure noise)
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rewardloop.functional.masks import keep, masked_sum
+
+Estimator = Literal["k1", "k2", "k2_seq", "k3", "k3_seq", "full"]
+
+
+def token_divergence(kind: Literal["k1", "k2", "k3"], log_ratio_BT: Tensor) -> Tensor:
+    """Per token: k1 = l, k2 = l^2 / 2, k3 = exp(-l) - 1 + l. k3 >= 0, k1 may be negative; all have mean >= 0.
+
+    Source: Schulman, "Approximating KL divergence", 2020 (joschu.net/blog/kl-approx.html).
+    """
+    if kind == "k1":
+        return log_ratio_BT
+    if kind == "k2":
+        return 0.5 * log_ratio_BT**2
+    return torch.expm1(-log_ratio_BT) + log_ratio_BT
+
+
+def sequence_divergence(kind: Estimator, log_ratio_BT: Tensor, completion_mask_BT: Tensor) -> Tensor:
+    """One divergence a sequence, [B]: summed over its tokens, or (k2_seq, k3_seq) of the summed log-ratio."""
+    log_ratio_BT = keep(log_ratio_BT, completion_mask_BT)
+    if kind == "k2_seq":
+        return token_divergence("k2", log_ratio_BT.sum(-1))
+    if kind == "k3_seq":
+        return token_divergence("k3", log_ratio_BT.sum(-1))
+    if kind == "full":
+        raise ValueError("full needs the whole vocabulary, not the sampled tokens: see full_divergence")
+    return masked_sum(token_divergence(kind, log_ratio_BT), completion_mask_BT)
+
+
+def full_divergence(logprobs_BTV: Tensor, ref_logprobs_BTV: Tensor) -> Tensor:
+    """KL(pi(.|s_t) || pi_ref(.|s_t)) of every state, [B, T]; only for vocabularies that fit in memory.
+
+    As a loss it misses how earlier tokens lead to later states.
+    """
+    return (logprobs_BTV.exp() * (logprobs_BTV - ref_logprobs_BTV)).sum(-1)
+
+
+def exact_kl(logprobs_N: Tensor, ref_logprobs_N: Tensor) -> Tensor:
+    """KL(pi || pi_ref) over N outcomes that are all there are; a scalar."""
+    return (logprobs_N.exp() * (logprobs_N - ref_logprobs_N)).sum()
+
+
+def total_variation(p_N: Tensor, q_N: Tensor) -> Tensor:
+    """TV(p, q) = sum |p - q| / 2, in [0, 1]; a scalar."""
+    return 0.5 * (p_N - q_N).abs().sum()
+
+
+def adapt_beta(beta: float, kl: float, target: float, samples: int) -> float:
+    """The weight of the KL term after a batch of `samples` sequences that measured `kl` nats per sequence.
+
+        e = clip(kl / target - 1, -0.2, 0.2);   beta <- beta * (1 + e * samples / 10000)
+
+    Source: Ziegler et al. 1909.08593, section 2.2.
+    """
+    error = min(max(kl / target - 1, -0.2), 0.2)
+    return beta * (1 + error * samples / 10_000)
