@@ -206,7 +206,7 @@ class WorkerError(RuntimeError):
 def run_worker(
     module: str, *arguments: object, threads: int, environment: Mapping[str, str] | None = None
 ) -> WorkerRun:
-    """Run `python -m module arguments` in the benchmarks folder; time the steps it announces (`announce_step`).
+    """Run `python -m module arguments` in the benchmarks folder, and time the steps that it announces.
 
     Raises WorkerError when it fails.
     """
