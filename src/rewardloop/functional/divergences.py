@@ -2,11 +2,11 @@
 
 With l_t = log pi(a_t|s_t) - log pi_ref(a_t|s_t) on samples of pi. Which estimate may stand where is not a
 matter of taste: its value may be unbiased and its gradient wrong (2506.09477, 2510.01555, 2512.21852). Cosine
-to the gradient of KL(pi || pi_ref), on an enumerable policy:
+of the expected gradient to that of KL(pi || pi_ref), the worst of three ToyLM(4, 4):
 
-    k1 in the reward 1.00        k2_seq in the loss 1.00      k2 in the loss .81      full in the loss .81
-    k3 in the loss .67           k3_seq in the loss .66       k2 in the reward .03    k3 in the reward -.35
-    k1 in the loss 0 (its gradient is pure noise)
+    k1 in the reward 1.00     k2_seq in the loss 1.00     k3 in the loss .44     k2, full in the loss .42
+    k3_seq in the loss .37    k2 in the reward .20        k3 in the reward -.38
+    k1 in the loss: no gradient at all, only noise
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 For a reward that comes at the end, only the ratio of the whole sequence is unbiased; it has the largest
 variance.
-Bias at KL(mu || pi) = .15: none .50, geomean .43, token .25, sequence 0.
+Relative bias at KL(mu || pi) = .15, mean of eight ToyLM(3, 3): none .45, geomean (with seq_mean, as GSPO)
+.44, token .26, sequence 0.
 """
 
 from __future__ import annotations
@@ -52,5 +53,5 @@ def effective_share(log_weights_B: Tensor) -> float:
 
     Below 0.5 the batch is too far from the policy to learn from it: drop it.
     """
-    share = torch.logsumexp(log_weights_B, 0) * 2 - torch.logsumexp(2 * log_weights_B, 0)
-    return float(share.exp()) / len(log_weights_B)
+    shares_B = log_weights_B.detach().cpu().double().softmax(0)
+    return 1 / (len(shares_B) * float((shares_B**2).sum()))

@@ -144,6 +144,9 @@ class PolicyGradient:
                 f"{self.kl.estimator} in the {self.kl.place} does not have the gradient of the KL; "
                 "use k1 in the reward, or k2_seq in the loss"
             )
+        rescaled = self.baseline == "group_mean" or self.scale == "batch_std"
+        if self.kl is not None and self.kl.place == "loss" and rescaled:
+            found.append("group_mean and batch_std scale the reward but not a KL in the loss; use k1 in the reward")
         return tuple(found)
 
 
