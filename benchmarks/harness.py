@@ -13,6 +13,7 @@ pair. Nothing here imports torch, except `llama_15m`.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -125,6 +126,13 @@ def alternate(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[st
     return results
 
 
+def require(*packages: str) -> None:
+    """End with one line where a competitor is not installed."""
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise SystemExit(f"this benchmark needs {', '.join(missing)}: pip install {' '.join(missing)}")
+
+
 def time_call(run: Callable[[], object]) -> float:
     """Wall seconds of one call."""
     start = time.perf_counter()
@@ -210,27 +218,31 @@ def run_worker(
 
     Raises WorkerError when it fails.
     """
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    variables = _worker_environment(threads) | dict(environment or {})
     with tempfile.TemporaryFile("w+") as said:
         start = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *map(str, arguments)],
-            cwd=Path(__file__).parent,
-            env=_worker_environment(threads) | dict(environment or {}),
-            stdout=subprocess.PIPE,
-            stderr=said,
-            text=True,
-        )
-        assert process.stdout is not None
-        ends: list[float] = []
-        peak_bytes = 0
-        for line in process.stdout:
-            if line.startswith('{"peak_bytes"'):
-                ends.append(time.perf_counter() - start)
-                peak_bytes = json.loads(line)["peak_bytes"]
-        if process.wait() != 0 or not ends:
+        pipes = {"stdout": subprocess.PIPE, "stderr": said, "text": True}
+        with subprocess.Popen(command, cwd=Path(__file__).parent, env=variables, **pipes) as process:
+            try:
+                ends, peaks = _announced(process.stdout)
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode != 0 or not ends:
             said.seek(0)
             raise WorkerError(f"{module} ended with code {process.returncode}:\n{said.read()[-2000:]}")
-    return WorkerRun(tuple(b - a for a, b in pairwise(ends)), ends[0], peak_bytes)
+    return WorkerRun(tuple(b - a for a, b in pairwise(ends)), ends[0] - start, max(peaks))
+
+
+def _announced(lines: Iterable[str]) -> tuple[list[float], list[int]]:
+    """When each step was announced, and the peak memory so far."""
+    ends, peaks = [], []
+    for line in lines:
+        if line.startswith('{"peak_bytes"'):  # a trainer may print lines of its own
+            ends.append(time.perf_counter())
+            peaks.append(json.loads(line)["peak_bytes"])
+    return ends, peaks
 
 
 def announce_step() -> None:

@@ -19,6 +19,7 @@ from harness import (
     parse_options,
     ratio,
     report,
+    require,
     run_worker,
     spread,
     time_call,
@@ -43,6 +44,7 @@ PROGRAMS: Final = {"rewardloop --help": (HELP, 0.5), "import rewardloop": (IMPOR
 
 
 def main(options: Options) -> None:
+    require("trl", "accelerate", "datasets")
     matches, notes = playable(MATCHES) if not options.quick else (MATCHES[:1], ["--quick: GRPO only"])
     figures = wait_for_programs(rounds=5 if options.quick else 20)
     for match in matches:

@@ -29,6 +29,7 @@ from harness import (
     parse_options,
     ratio,
     report,
+    require,
     run_worker,
     spread,
 )
@@ -61,6 +62,7 @@ MATCHES: Final = (
 
 
 def main(options: Options) -> None:
+    require("trl", "accelerate", "datasets")
     # A minute is enough for GRPO alone: TRL needs a quarter of it to get through its first step.
     matches, notes = (MATCHES[:1], [QUICK_NOTE]) if options.quick else playable(MATCHES)
     rounds, steps = (1, 2) if options.quick else (ROUNDS, STEPS)
