@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -112,6 +113,39 @@ def gather_evidence(feedback: Sequence[Feedback]) -> Evidence:
         gathering.add(event, judgment)
     gathering.add_marks(feedback)
     return gathering.finish(len(feedback))
+
+
+def select_events(evidence: Evidence, chosen: np.ndarray) -> tuple[Evidence, np.ndarray]:
+    """The evidence of some events, renumbered 0 .. len(chosen) - 1, and the numbers of the texts they name.
+
+    Scales, annotators and what was offered stay, so that one channel serves every part.
+    """
+    place = np.full(evidence.events, -1)
+    place[chosen] = np.arange(len(chosen))
+    pairs, steps, orders = (
+        _rows(table, place[table.event_E] >= 0)
+        for table in (evidence.comparisons, evidence.ordinals, evidence.rankings)
+    )
+    named = np.concatenate([pairs.texts_E2.ravel(), steps.text_E, orders.texts_EK[orders.texts_EK >= 0]])
+    kept = np.unique(named)
+    number = np.full(len(evidence.texts) + 1, -1)  # the last entry serves -1, the text that does not exist
+    number[kept] = np.arange(len(kept))
+    selected = replace(
+        evidence,
+        texts=tuple(evidence.texts[text] for text in kept),
+        events=len(chosen),
+        comparisons=replace(pairs, texts_E2=number[pairs.texts_E2], event_E=place[pairs.event_E]),
+        ordinals=replace(steps, text_E=number[steps.text_E], event_E=place[steps.event_E]),
+        rankings=replace(orders, texts_EK=number[orders.texts_EK], event_E=place[orders.event_E]),
+    )
+    return selected, kept
+
+
+Table = TypeVar("Table", Comparisons, Ordinals, Rankings)
+
+
+def _rows(table: Table, keep: np.ndarray) -> Table:
+    return replace(table, **{column.name: getattr(table, column.name)[keep] for column in fields(table)})
 
 
 class _Gathering:

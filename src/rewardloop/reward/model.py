@@ -1,0 +1,117 @@
+"""A reward learned from people: a scorer with one or more heads, standardized, calibrated, stamped with a
+version."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from rewardloop.errors import ConfigError, TrainingError
+from rewardloop.types import Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FEWEST_REFERENCE_SCORES = 16
+UNCERTAINTY_WEIGHT = 0.5  # UWO of 2310.02743: mean - 0.5 variance of the heads
+
+
+class Scorer(Protocol):
+    """Raw scores in logits, one row for each head; row 0 is the best estimate, the rest are the ensemble."""
+
+    @property
+    def digest(self) -> str:
+        """Changes whenever a raw score would."""
+
+    def raw_scores(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> np.ndarray:
+        """float64 array [H, B]."""
+
+
+class Extractor(Protocol):
+    """Features of finished answers, from a trunk that is never trained."""
+
+    @property
+    def digest(self) -> str:
+        """Changes whenever a feature would."""
+
+    def features(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Tensor:
+        """float32 features_BD on the CPU."""
+
+
+@dataclass(frozen=True, eq=False)
+class RewardModel:
+    """R(x, y) = (best - uncertainty_weight * variance of the ensemble - offset) / scale. A RewardSource.
+
+    Differences of `best`, times `sharpness`, are the logits of a choice between two texts.
+    """
+
+    scorer: Scorer
+    offset: float = 0.0
+    scale: float = 1.0
+    sharpness: float = 1.0  # 1 / temperature
+    uncertainty_weight: float = UNCERTAINTY_WEIGHT
+
+    @property
+    def version(self) -> str:
+        parts = (self.scorer.digest, self.offset, self.scale, self.uncertainty_weight)
+        return "r-" + hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> np.ndarray:
+        """float64 array of B standardized rewards. Raises TrainingError where one is not finite."""
+        raw_HB = self._raw(prompts, completions)
+        pessimism_B = self.uncertainty_weight * raw_HB[1:].var(axis=0) if len(raw_HB) > 2 else 0.0
+        return np.asarray((raw_HB[0] - pessimism_B - self.offset) / self.scale)
+
+    def disagreement(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> np.ndarray:
+        """Standard deviation of the ensemble in units of the standardized reward, one for each text.
+
+        Raises ConfigError for a model without an ensemble.
+        """
+        raw_HB = self._raw(prompts, completions)
+        if len(raw_HB) < 3:
+            raise ConfigError(
+                "this reward model has a single head and cannot disagree with itself; fit 2 or more heads"
+            )
+        return np.asarray(raw_HB[1:].std(axis=0) / self.scale)
+
+    def choice_logits(
+        self, prompts: Sequence[Prompt], firsts: Sequence[str], seconds: Sequence[str]
+    ) -> np.ndarray:
+        """log-odds that the first text is preferred to the second, calibrated where a calibration was
+        fitted."""
+        raw_2B = self._raw([*prompts, *prompts], [*firsts, *seconds])[0].reshape(2, -1)
+        return np.asarray(self.sharpness * (raw_2B[0] - raw_2B[1]))
+
+    def standardize(self, reference_scores: np.ndarray) -> RewardModel:
+        """The same reward with mean 0 and variance 1 on the reference policy's completions.
+
+        `reference_scores`: what `score` gave for at least 16 of them (512 or more for a steady beta). beta
+        means nothing across reward versions without this. Raises TrainingError when they do not vary.
+        """
+        scores = np.asarray(reference_scores, dtype=np.float64)
+        if scores.size < FEWEST_REFERENCE_SCORES:
+            raise ConfigError(
+                f"{scores.size} reference scores are too few to standardize a reward; give "
+                f"{FEWEST_REFERENCE_SCORES} or more, best 512"
+            )
+        mean, deviation = float(scores.mean()), float(scores.std())
+        if not np.isfinite(deviation) or deviation < 1e-12:
+            raise TrainingError(
+                f"the reward is the same or not finite on all {scores.size} reference completions "
+                f"(standard deviation {deviation}): there is nothing to learn from it; "
+                "give more, or more varied, feedback"
+            )
+        return replace(self, offset=self.offset + mean * self.scale, scale=self.scale * deviation)
+
+    def _raw(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> np.ndarray:
+        raw_HB = self.scorer.raw_scores(prompts, completions)
+        if not np.isfinite(raw_HB).all():
+            number = int(np.flatnonzero(~np.isfinite(raw_HB).all(axis=0))[0])
+            raise TrainingError(
+                f"the reward of completion {number} is not finite: {completions[number][:80]!r}"
+            )
+        return raw_HB
