@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from sklearn.linear_model import Ridge
@@ -58,7 +60,7 @@ def test_explained_variance_rises_along_the_text_and_shuffled_rewards_explain_no
     fitted = Potential.untrained(2).fitted(hidden[train], targets[train], mask[train])
     phi = fitted.values(hidden)[:, :-1]
     by_position = [explained_variance(phi[test, t], targets[test, t], mask[test, t]) for t in range(8)]
-    assert all(early < late + 0.05 for early, late in zip(by_position, by_position[1:], strict=False))
+    assert all(early < late + 0.05 for early, late in pairwise(by_position))
     assert by_position[-1] > 0.75 > 0.2 > by_position[0]
     shuffled = targets[torch.randperm(400, generator=generator)]
     control = Potential.untrained(2).fitted(hidden[train], shuffled[train], mask[train])

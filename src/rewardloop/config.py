@@ -52,20 +52,29 @@ def load_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}, {error}") from error
 
 
-def resolve_recipe(kind: type[Recipe], path: Path | None = None, overrides: Iterable[str] = ()) -> Recipe:
-    """The defaults of `kind`, changed by the YAML file at `path`, changed by `overrides` ("a.b=value").
+def resolve_recipe(
+    kind: type[Recipe],
+    path: Path | None = None,
+    overrides: Iterable[str] = (),
+    base: Iterable[str] = (),
+) -> Recipe:
+    """The defaults of `kind`, changed by `base`, then by the YAML file at `path`, then by `overrides`.
+
+    `base` and `overrides` are of the form "a.b=value".
 
     Raises ConfigError for a file that is missing or malformed, an unknown name (the nearest one is shown), a value
     of the wrong type or out of range.
     """
     values: dict[str, Any] = {}
+    for change in base:
+        _apply_override(values, change)
     if path is not None:
         if not path.is_file():
             raise ConfigError(f"no recipe at {path}; give the path of a YAML file")
         loaded = load_yaml(path.read_text(encoding="utf-8"), str(path)) or {}
         if not isinstance(loaded, dict):
             raise ConfigError(f"{path}: a recipe is a mapping of names to values, this is a {type(loaded).__name__}")
-        values = loaded
+        values = _merged(values, loaded)
     for override in overrides:
         _apply_override(values, override)
     return check_recipe(kind, values)
@@ -96,6 +105,14 @@ def recipe_digest(recipe: Any) -> str:
     """First 12 hexadecimal digits of the SHA-256 of the resolved recipe; equal recipes, equal digests."""
     canonical = json.dumps(recipe_values(recipe), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    both = {
+        n: _merged(below[n], v) if isinstance(v, dict) and isinstance(below.get(n), dict) else v
+        for n, v in above.items()
+    }
+    return below | both
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:

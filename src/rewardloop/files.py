@@ -48,6 +48,25 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append one line of UTF-8. Raises StoreError when the disk is full."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise StoreError(
+            f"could not append to {path}: {error.strerror or error}; free some space, then resume"
+        ) from error
+
+
+def truncate_lines(path: Path, lines: int) -> None:
+    """Keep the first `lines` lines of `path`, if it is there."""
+    if path.exists():
+        kept = path.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
+        write_text(path, "".join(kept))
+
+
 def _sync(path: Path) -> None:
     targets = [path, *path.rglob("*")] if path.is_dir() else [path]
     for target in targets:

@@ -1,4 +1,4 @@
-"""Every figure a run writes down: its name, formula, unit and healthy range, in one table; and metrics.jsonl.
+"""Every figure a run writes down: its name, formula, unit and healthy range, in one table.
 
 Names are flat, `area/name`. Steps, samples, tokens and seconds are counted apart. docs/metrics.md is made from
 this table, and a test holds every metric of a run against it.
@@ -6,14 +6,11 @@ this table, and a test holds every metric of a run against it.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from rewardloop.errors import StoreError, TrainingError
+from rewardloop.errors import TrainingError
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,50 +44,28 @@ METRICS: Mapping[str, Metric] = {
     "policy/length": Metric("mean completion length, tokens", "no steady rise"),
     "policy/entropy": Metric("mean of -log pi of the sampled tokens, nats per token", "no fall to 0"),
     "policy/skipped_steps": Metric("optimizer steps skipped by a guard so far", "0"),
-    "gold/reward": Metric("mean gold reward on held-out prompts", "rises"),
-    "gold/reward_low": Metric("lower end of its 95 % interval", "rises"),
-    "gold/reward_high": Metric("upper end of its 95 % interval", "rises"),
-    "gold/win_rate": Metric("win rate against the reference on held-out prompts, ties one half", "above 0.5"),
-    "gold/win_rate_low": Metric("lower end of its anytime-valid 95 % interval", "above 0.5"),
-    "gold/win_rate_high": Metric("upper end of its anytime-valid 95 % interval", "above 0.5"),
-    "gold/wrong_facts": Metric("share of held-out answers with a wrong fact", "falls"),
-    "gold/topic_drift": Metric("share of held-out answers that leave the topic", "falls"),
-    "gold/rudeness": Metric("share of held-out answers that are rude", "falls"),
+    "held_out/reward": Metric("mean of the judge (gold or a second reward model) on held-out prompts", "rises"),
+    "held_out/gain": Metric("held_out/reward minus the reference's on the same prompts", "above 0"),
+    "held_out/gain_low": Metric("lower end of its 95 % interval over prompts", "above 0"),
+    "held_out/gain_high": Metric("upper end of its 95 % interval over prompts", "above 0"),
+    "held_out/proxy": Metric(
+        "mean of the reward trained on, on held-out prompts, reference sd", "rises with the judge"
+    ),
+    "held_out/win_rate": Metric("win rate against the reference by the judge, ties one half", "above 0.5"),
+    "held_out/win_rate_low": Metric("lower end of its anytime-valid 95 % interval", "above 0.5"),
+    "held_out/win_rate_high": Metric("upper end of its anytime-valid 95 % interval", "above 0.5"),
+    "held_out/wrong_facts": Metric("share of held-out answers with a wrong fact", "falls"),
+    "held_out/topic_drift": Metric("share of held-out answers that leave the topic", "falls"),
+    "held_out/rudeness": Metric("share of held-out answers that are rude", "falls"),
     "text/repetition": Metric("share of repeated 3-grams within an answer", "no rise"),
     "text/length": Metric("mean length of held-out answers, characters", "no steady rise"),
 }
 
 
-class MetricsLog:
-    """Appends one JSON object a line to `metrics.jsonl`; refuses names that the table does not know."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def write(self, values: Mapping[str, float]) -> None:
-        """Append `values`. Raises StoreError when the disk is full, TrainingError for a figure that is not finite."""
-        for name, value in values.items():
-            assert name in METRICS, f"metric {name} is missing in rewardloop.metrics.METRICS"
-            if not math.isfinite(value):
-                raise TrainingError(f"{name} is {value}; the run stops before the checkpoint is touched")
-        line = json.dumps({name: round(float(value), 6) for name, value in values.items()}) + "\n"
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line)
-        except OSError as error:
-            raise StoreError(f"could not append to {self.path}: {error.strerror}; free some space and resume") from error
-
-    def truncate(self, lines: int) -> None:
-        """Keep the first `lines` lines: what was written after the last checkpoint will be written again."""
-        kept = list(self._lines())[:lines]
-        if self.path.exists():
-            self.path.write_text("".join(kept), encoding="utf-8")
-
-    def read(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._lines()]
-
-    def _lines(self) -> Iterator[str]:
-        if self.path.exists():
-            with self.path.open(encoding="utf-8") as file:
-                yield from file
+def check_metrics(values: Mapping[str, float]) -> dict[str, float]:
+    """`values`, rounded for writing. Raises TrainingError for a figure that is not finite."""
+    for name, value in values.items():
+        assert name in METRICS, f"metric {name} is missing in rewardloop.metrics.METRICS"
+        if not math.isfinite(value):
+            raise TrainingError(f"{name} is {value}; the run stops, its last generation is untouched")
+    return {name: round(float(value), 6) for name, value in values.items()}

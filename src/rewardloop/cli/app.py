@@ -1,0 +1,150 @@
+"""The command line: `rewardloop VERB --help`.
+
+Errors that a user can mend become one line and exit code 2; Ctrl-C becomes exit code 130.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from rewardloop.errors import RewardLoopError
+
+# Numerical libraries read these once, when they are first imported; idle threads must sleep, not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The network is used only where the user names a model that is not on this disk.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+app = typer.Typer(
+    name="rewardloop",
+    help="Any judgment becomes one reward for every token, at once; a language model learns from it.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="YAML file of settings; see docs/recipes.md.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Change one setting: --set optimizer.lr=1e-4. Repeatable.")
+]
+Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same bits.")]
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run; an interrupted run goes on.")] = Path(
+        "runs/simulate"
+    ),
+    model: Annotated[Path | None, typer.Option("--model", help="Model folder; default: the built-in one.")] = None,
+    world_seed: Annotated[int, typer.Option(help="Which town to play in.")] = 0,
+    annotators: Annotated[str, typer.Option(help="Kinds in turn, e.g. careful,careful,noisy.")] = "careful",
+    recipe: RecipeFile = None,
+    overrides: Overrides = None,
+    seed: Seed = 0,
+) -> None:
+    """The whole loop with simulated annotators: a model learns, with proof. No server, no network."""
+    from rewardloop.cli.simulate import simulate as run
+
+    run(out, model, world_seed, annotators, recipe, [f"seed={seed}", *(overrides or [])], Console())
+
+
+@app.command("train-reward")
+def train_reward(
+    feedback: Annotated[
+        list[Path], typer.Argument(help="Files or folders of feedback, any layout of docs/feedback.md.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Where the reward model goes.")] = Path("runs/reward"),
+    backbone: Annotated[
+        str, typer.Option("--backbone", help="Causal LM or encoder: folder or hub id; 'builtin'.")
+    ] = "builtin",
+    layout: Annotated[str | None, typer.Option(help="Layout of the files; default: found by looking.")] = None,
+    held_out: Annotated[float, typer.Option(help="Share of the prompts kept for measuring.")] = 0.2,
+    half: Annotated[str | None, typer.Option(help="'a' or 'b': train on one half of the training prompts.")] = None,
+    frozen: Annotated[bool, typer.Option(help="Train the head alone on a frozen trunk (fast).")] = False,
+    epochs: Annotated[int, typer.Option(help="Passes over the judgments.")] = 1,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; default: by size of the backbone.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Learn a reward from what people said, and measure it beside two baselines."""
+    from rewardloop.cli.train_reward import train_reward as run
+
+    run(
+        feedback,
+        out,
+        backbone=backbone,
+        layout=layout,
+        held_out=held_out,
+        half=half,
+        frozen=frozen,
+        epochs=epochs,
+        lr=lr,
+        seed=seed,
+        console=Console(),
+    )
+
+
+@app.command()
+def optimize(
+    policy: Annotated[str, typer.Option("--policy", help="Causal LM to improve: folder, hub id or 'builtin'.")],
+    reward: Annotated[Path, typer.Option("--reward", help="Reward model made by train-reward.")],
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts", help="Prompts: text lines or any feedback layout; default: those the reward was trained on."
+        ),
+    ] = None,
+    second: Annotated[
+        Path | None, typer.Option("--second", help="A second reward model that measures only (a proxy for gold).")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run; an interrupted run goes on.")] = Path(
+        "runs/optimize"
+    ),
+    method: Annotated[str | None, typer.Option(help="A row of docs/methods.md, e.g. rloo, grpo, ppo.")] = None,
+    recipe: RecipeFile = None,
+    overrides: Overrides = None,
+    seed: Seed = 0,
+) -> None:
+    """Improve a policy against a reward; shows reward against KL, a second judge, and samples."""
+    from rewardloop.cli.optimize import optimize as run
+
+    chosen = [f"optimizer.method={method}"] if method else []
+    run(policy, reward, prompts, second, out, recipe, [f"seed={seed}", *chosen, *(overrides or [])], Console())
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine has and what rewardloop will use of it."""
+    from rewardloop.cli.doctor import doctor as run
+
+    run(Console())
+
+
+def main() -> None:
+    """Entry point: translates every error of a user into one line."""
+    try:
+        app(standalone_mode=False)
+    except RewardLoopError as error:
+        _fail(str(error))
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        Console(stderr=True).print("stopped; run the same command again to go on", style="yellow")
+        sys.exit(130)
+    except Exception as error:
+        # The parser's own complaints (unknown option, missing argument) know how to say themselves.
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        _fail(message())
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {message}", soft_wrap=True)
+    sys.exit(2)

@@ -1,0 +1,221 @@
+"""One policy iteration: sample, score, phi, advantage, update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rewardloop.functional.advantages import update_running_mean
+from rewardloop.loop.recipe import Recipe
+from rewardloop.loop.seeds import derive_rng, derive_seed
+from rewardloop.models.language_model import LanguageModel
+from rewardloop.optimize.policy_gradient import (
+    METHODS,
+    PolicyBatch,
+    adapt_beta,
+    compute_advantages,
+    compute_returns,
+    policy_loss,
+)
+from rewardloop.optimize.update import Updater, UpdateReport, UpdateSettings
+from rewardloop.reward.credit import learn_credit
+from rewardloop.reward.potential import Potential, explained_variance, gate_lambda, potential_targets
+from rewardloop.reward.scoring import Scoring, score_rollout
+from rewardloop.rollout.engine import Engine
+from rewardloop.rollout.sampling import sample_rollout
+from rewardloop.types import Feedback, Prompt, RewardSource, Rollout, ScoredRollout
+
+# An epoch ends early when the policy has moved this far from where it sampled (algorithms.md section 2).
+MAX_APPROX_KL = 0.02
+EV_MEMORY = 0.8  # how much of the running explained variance is kept from batch to batch
+
+
+@dataclass(frozen=True, eq=False)
+class Iteration:
+    """What one iteration did."""
+
+    scored: ScoredRollout
+    metrics: dict[str, float]
+
+
+class Learner:
+    """The policy, its frozen reference, its decode engine, the potential and the optimizer, kept in step."""
+
+    def __init__(self, policy: LanguageModel, reference: LanguageModel, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.policy = policy
+        self.reference = reference
+        self.engine = Engine(policy, slots=recipe.sampling.slots, precision=recipe.precision)
+        settings = recipe.optimizer
+        self.updater = Updater(
+            policy,
+            UpdateSettings(
+                lr=settings.lr,
+                tokens_per_microbatch=settings.tokens_per_microbatch,
+                precision=recipe.precision,
+            ),
+        )
+        self.method = METHODS[settings.method]
+        self.potential = Potential.untrained(policy.model.config.hidden_size)
+        self.explained = 0.0
+        self.beta = settings.beta
+        self.running_mean = 0.0
+        self.weight_version = 0
+
+    def iterate(self, prompts: Sequence[Prompt], source: RewardSource, iteration: int) -> Iteration:
+        """Sample from the policy on `prompts`, reward every token, move the policy."""
+        scoring = self.score(self.sample(prompts, "sample", iteration), source)
+        scored = scoring.scored
+        gae_lambda = self._learn_potential(scoring)
+        report = self._update(scored, gae_lambda, iteration)
+        kl = sequence_kl(scored)
+        if self.recipe.optimizer.target_kl > 0 and self.beta > 0:
+            self.beta = adapt_beta(self.beta, kl, self.recipe.optimizer.target_kl, len(scored.rollout))
+        return Iteration(scored, self._metrics(scored, report, kl, gae_lambda))
+
+    def sample(self, prompts: Sequence[Prompt], purpose: str, counter: int) -> Rollout:
+        """A group of completions for each prompt, from the weights now in the engine."""
+        sampling = self.recipe.sampling
+        return sample_rollout(
+            self.engine,
+            prompts,
+            group_size=sampling.group_size,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            seed=derive_seed(self.recipe.seed, purpose, counter),
+        )
+
+    def score(self, rollout: Rollout, source: RewardSource) -> Scoring:
+        """Immediate rewards of `rollout` under the present potential (zero where the recipe is not dense)."""
+        immediate = self.recipe.immediate
+        return score_rollout(
+            rollout, source, self.reference, self.potential, missing_end_score=immediate.missing_end_score
+        )
+
+    def restart_potential(self, scoring: Scoring, feedback: Sequence[Feedback]) -> None:
+        """Fit phi anew: the reward has a new version.
+
+        It learns from scored completions of the reference, and from the places that people marked in `feedback`.
+        """
+        if self.recipe.immediate.dense:
+            self.potential = Potential.untrained(self.potential.weights_E.numel() - 1)
+            self._fit_potential(scoring)
+            self.potential = learn_credit(self.potential, self.reference, feedback)
+
+    def publish(self) -> None:
+        """Bring the policy's weights into the engine."""
+        self.weight_version += 1
+        self.engine.load_weights(self.policy.model.state_dict(), self.weight_version)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that learning has changed, ready for safetensors; see `restore`."""
+        state = {f"policy.{name}": value for name, value in self.policy.model.state_dict().items()}
+        state |= {f"optimizer.{name}": value for name, value in self.updater.state_tensors().items()}
+        state |= {f"potential.{name}": value for name, value in self.potential.tensors().items()}
+        state["scalars"] = torch.tensor(
+            [self.beta, self.explained, self.running_mean, self.weight_version], dtype=torch.float64
+        )
+        return state
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Continue where `tensors` was taken, bit for bit."""
+        self.policy.model.load_state_dict(_below(state, "policy."))
+        self.updater.load_state_tensors(_below(state, "optimizer."))
+        self.potential = Potential.from_tensors(_below(state, "potential."))
+        self.beta, self.explained, self.running_mean, version = state["scalars"].tolist()
+        self.weight_version = int(version) - 1
+        self.publish()
+
+    def _learn_potential(self, scoring: Scoring) -> float:
+        """Measure what phi foresaw of this batch, then let it learn from it; returns lambda."""
+        if not self.recipe.immediate.dense:
+            return 1.0
+        scored = scoring.scored
+        targets_BT, mask_BT = self._targets(scored), scored.completion_mask_BT
+        explained = explained_variance(scored.phi_BT1[:, :-1], targets_BT, mask_BT)
+        self.explained = EV_MEMORY * self.explained + (1 - EV_MEMORY) * explained
+        self._fit_potential(scoring)
+        return gate_lambda(self.explained)
+
+    def _fit_potential(self, scoring: Scoring) -> None:
+        scored = scoring.scored
+        self.potential = self.potential.fitted(
+            scoring.hidden_BT1D,
+            self._targets(scored),
+            scored.completion_mask_BT,
+            decay=self.recipe.immediate.decay,
+        )
+
+    def _targets(self, scored: ScoredRollout) -> Tensor:
+        log_ratio_BT = scored.old_logprobs_BT - scored.ref_logprobs_BT
+        return potential_targets(scored.scores_B, log_ratio_BT, scored.completion_mask_BT, self.beta)
+
+    def _update(self, scored: ScoredRollout, gae_lambda: float, iteration: int) -> UpdateReport:
+        settings = self.recipe.optimizer
+        completions = scored.rollout.completions
+        prompt_ids = [c.prompt_ids for c in completions]
+        token_ids = [c.token_ids for c in completions]
+        temperature = self.recipe.sampling.temperature
+        proximal_BT = self.updater.logprobs(prompt_ids, token_ids, temperature=temperature)
+        advantages_BT = compute_advantages(
+            self.method,
+            scored,
+            beta=self.beta,
+            gae_lambda=gae_lambda,
+            running_mean=self.running_mean,
+            proximal_logprobs_BT=proximal_BT,
+        )
+        returns_BT = compute_returns(self.method, scored, beta=self.beta, gae_lambda=gae_lambda)
+        self.running_mean = update_running_mean(self.running_mean, returns_BT)
+        batch = PolicyBatch.make(self.method, scored, proximal_BT, advantages_BT, beta=self.beta)
+        rng = derive_rng(self.recipe.seed, "minibatches", iteration)
+        report: UpdateReport | None = None
+        for _ in range(settings.epochs):
+            for rows in torch.from_numpy(rng.permutation(len(completions))).tensor_split(settings.minibatches):
+                part = batch.minibatch(rows)
+                report = self.updater.step(
+                    [prompt_ids[i] for i in rows.tolist()],
+                    [token_ids[i] for i in rows.tolist()],
+                    lambda logprobs_BT, chosen, part=part: policy_loss(self.method, logprobs_BT, part.rows(chosen)),
+                    temperature=temperature,
+                )
+            assert report is not None
+            if report.metrics.get("approx_kl", 0.0) > MAX_APPROX_KL:
+                break
+        self.publish()
+        assert report is not None
+        return report
+
+    def _metrics(self, scored: ScoredRollout, report: UpdateReport, kl: float, gae_lambda: float) -> dict[str, float]:
+        mask_BT = scored.completion_mask_BT
+        completions = scored.rollout.completions
+        return {
+            "reward/score": float(scored.scores_B.mean()),
+            "reward/score_sd": float(scored.scores_B.std()),
+            "reward/truncated": sum(c.finish_reason != "stop" for c in completions) / len(completions),
+            "potential/explained_variance": self.explained,
+            "potential/gae_lambda": gae_lambda,
+            "policy/kl": kl,
+            "policy/beta": self.beta,
+            "policy/loss": report.loss,
+            "policy/grad_norm": report.grad_norm,
+            "policy/approx_kl": report.metrics.get("approx_kl", 0.0),
+            "policy/clip_fraction": report.metrics.get("clip_fraction", 0.0),
+            "policy/ess": report.metrics.get("ess", 1.0),
+            "policy/length": float(mask_BT.sum(-1).float().mean()),
+            "policy/entropy": float(-scored.old_logprobs_BT[mask_BT].mean()),
+            "policy/skipped_steps": float(self.updater.skipped_steps),
+        }
+
+
+def sequence_kl(scored: ScoredRollout) -> float:
+    """Mean over sequences of sum_t log mu/pi_ref: an unbiased estimate of KL(mu || pi_ref), nats per sequence."""
+    log_ratio_BT = scored.old_logprobs_BT - scored.ref_logprobs_BT
+    return float(torch.where(scored.completion_mask_BT, log_ratio_BT, 0.0).sum(-1).mean())
+
+
+def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -1,0 +1,76 @@
+"""The reward of a run: learned anew from everything people have said so far, or given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from rewardloop.loop.seeds import derive_seed
+from rewardloop.reward.features import FeatureExtractor
+from rewardloop.reward.fitting import fit_head
+from rewardloop.reward.model import RewardModel
+from rewardloop.types import Feedback, Preference, RewardSource, Rollout
+
+
+class Rewards(Protocol):
+    """A reward source that may be refitted between iterations."""
+
+    @property
+    def source(self) -> RewardSource | None:
+        """None while nobody has said anything."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What is known of the present version."""
+
+    def refit(self, feedback: Sequence[Feedback], pool: Rollout) -> None:
+        """Learn from all `feedback`; mean 0 and variance 1 on `pool`, completions of the reference."""
+
+
+@dataclass
+class LearnedReward:
+    """Heads on the frozen reference trunk, fitted from scratch to all feedback at every round: no forgetting."""
+
+    extractor: FeatureExtractor
+    seed: int
+    source: RewardModel | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    _heard: int = 0
+
+    def refit(self, feedback: Sequence[Feedback], pool: Rollout) -> None:
+        if not feedback:
+            return
+        foresight = self._pair_accuracy(feedback[self._heard :])
+        self._heard = len(feedback)
+        prompts, texts = [c.prompt for c in pool.completions], [c.text for c in pool.completions]
+        fitted = fit_head(feedback, self.extractor, seed=derive_seed(self.seed, "heads", len(feedback)) % 2**31)
+        self.source = fitted.standardize(fitted.score(prompts, texts))
+        self.metrics = {"reward/disagreement": float(self.source.disagreement(prompts, texts).mean())}
+        if foresight is not None:
+            self.metrics["reward/pair_accuracy"] = foresight
+
+    def _pair_accuracy(self, fresh: Sequence[Feedback]) -> float | None:
+        """How the version before orders choices it has not seen: an honest look, taken before it learns from them."""
+        pairs = [f for f in fresh if isinstance(f, Preference) and f.choice in ("first", "second")]
+        if self.source is None or not pairs:
+            return None
+        logits_B = self.source.choice_logits(
+            [p.prompt for p in pairs], [p.first for p in pairs], [p.second for p in pairs]
+        )
+        chosen_B = np.array([p.choice == "first" for p in pairs])
+        return float(np.mean((logits_B > 0) == chosen_B))
+
+
+@dataclass
+class GivenReward:
+    """A reward that was learned before: standardized once on the reference's completions, never refitted."""
+
+    source: RewardModel
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def refit(self, feedback: Sequence[Feedback], pool: Rollout) -> None:
+        scores_B = self.source.score([c.prompt for c in pool.completions], [c.text for c in pool.completions])
+        self.source = self.source.standardize(scores_B)
