@@ -11,9 +11,7 @@ from rewardloop.evaluate.over_optimization import estimate_slope, is_gamed
 LOOKS: Final = 4  # measurements under one reward before a slope means anything
 KL_BUDGET: Final = 2.0  # times the target of the adaptive weight
 WIN_RATE_GAIN: Final = 0.02  # what one more round must still be able to bring
-DISAGREEMENT: Final = (
-    3.0  # times that of the first measurement: the reward model no longer knows what it sees
-)
+DISAGREEMENT: Final = 3.0  # times that of the first measurement: the reward model no longer knows what it sees
 DEFECTS: Final = ("wrong_facts", "topic_drift", "rudeness")
 
 Point = Mapping[str, float]  # one measurement, by the names of rewardloop.metrics
@@ -54,9 +52,7 @@ def _worse_defect(last: Point, reference: Point, answers: int) -> str | None:
     for name in DEFECTS:
         key = f"held_out/{name}"
         if key in last and is_inferior(last[key], reference[key], answers):
-            return (
-                f"{name.replace('_', ' ')} became more frequent: {last[key]:.0%} against {reference[key]:.0%}"
-            )
+            return f"{name.replace('_', ' ')} became more frequent: {last[key]:.0%} against {reference[key]:.0%}"
     return None
 
 

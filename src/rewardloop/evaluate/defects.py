@@ -42,9 +42,7 @@ def estimate_share(present_B: np.ndarray, clusters: Sequence[Hashable]) -> Estim
     return wilson_interval(rate, min(max(effective, len(means_C)), len(present_B)))
 
 
-def estimate_defects(
-    present: Mapping[str, Sequence[bool]], clusters: Sequence[Hashable]
-) -> dict[str, Estimate]:
+def estimate_defects(present: Mapping[str, Sequence[bool]], clusters: Sequence[Hashable]) -> dict[str, Estimate]:
     """The share of answers with each defect; `present[name]` has one entry for each answer."""
     return {name: estimate_share(np.asarray(shown), clusters) for name, shown in present.items()}
 

@@ -5,19 +5,15 @@ Where a script writes no spaces between words (Chinese, Japanese), every charact
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Sequence
 
-# One unspaced character, a run of letters and digits with inner apostrophes or hyphens, or one sign.
-_WORD = re.compile(
-    r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_](?:[^\W_\u3040-\u9fff]|['’-](?=\w))*|[^\w\s]|_"
-)
+from rewardloop.feedback.edits import split_pieces
 
 
 def split_words(text: str) -> list[str]:
     """Words, unspaced characters and punctuation marks of `text`, in order, in lower case."""
-    return _WORD.findall(text.lower())
+    return [piece for piece in split_pieces(text.lower()) if not piece.isspace()]
 
 
 def rep_n(text: str, n: int) -> float:

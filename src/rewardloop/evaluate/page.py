@@ -1,0 +1,286 @@
+"""The report as one HTML file: no script, no request, light and dark, in English or Chinese, fit to print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from rewardloop.config import load_yaml
+from rewardloop.evaluate.charts import (
+    Words,
+    describe_point,
+    draw_chart,
+    draw_interval,
+    format_change,
+    format_value,
+)
+from rewardloop.evaluate.defects import NON_INFERIORITY
+from rewardloop.evaluate.heatmap import to_html
+from rewardloop.evaluate.report import (
+    Answer,
+    Chart,
+    Example,
+    Figure,
+    Language,
+    RunReport,
+    Unit,
+    main_figure,
+    report_json,
+    verdict,
+)
+from rewardloop.evaluate.token_rewards import TokenRewards, color_scale
+from rewardloop.feedback.edits import find_changes
+from rewardloop.files import write_text
+from rewardloop.reward.calibration import Estimate
+from rewardloop.types import Prompt
+
+DEFECT_FIGURES = ("held_out/wrong_facts", "held_out/topic_drift", "held_out/rudeness")
+
+
+def write_report(report: RunReport, folder: Path, *, language: Language = "en", name: str = "report") -> Path:
+    """Write `name`.json and `name`.html into `folder`, each whole or not at all; returns the page's path.
+
+    Raises StoreError.
+    """
+    page = folder / f"{name}.html"
+    write_text(folder / f"{name}.json", report_json(report))
+    write_text(page, render_page(report, language))
+    return page
+
+
+def render_page(report: RunReport, language: Language = "en") -> str:
+    """The whole page as text."""
+    words = _words(language)
+    sections = [
+        _header(report, words),
+        _section("curves", words, _curves(report.charts, words)),
+        _section("figures", words, _figures(report.figures, words)),
+        _section("examples", words, "".join(_example(example, words) for example in report.examples)),
+        _section("token_rewards", words, _heat_maps(report, words)),
+        _section("settings", words, _settings(report, words)),
+        f"<footer>{words('made_by')}</footer>",
+    ]
+    return (
+        f'<!doctype html>\n<html lang="{"zh-CN" if language == "zh" else "en"}"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{escape(report.title)}</title>\n<style>\n{_resource('page.css')}</style></head>\n"
+        f"<body><main>{''.join(sections)}</main></body></html>\n"
+    )
+
+
+@lru_cache(maxsize=2)
+def _words(language: Language) -> Words:
+    """Words of the page in `language`; what has no entry is shown as it stands."""
+    table: dict[str, list[str]] = load_yaml(_resource("words.yaml"), "words.yaml")
+    column = 1 if language == "zh" else 0
+    return lambda name: table[name][column] if name in table else name
+
+
+@lru_cache(maxsize=4)
+def _resource(name: str) -> str:
+    return (files("rewardloop.evaluate") / name).read_text(encoding="utf-8")
+
+
+# ---------------------------------------------------------------- the verdict
+
+
+def _header(report: RunReport, words: Words) -> str:
+    found = verdict(report)
+    sentences = [*_change_sentence(report, words), *_defect_sentences(report.figures, words)]
+    details = words("sentence_space").join(sentences)
+    warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in report.warnings)
+    return (
+        f'<header class="{found}"><p class="eyebrow">{escape(report.title)}</p>'
+        f"<h1>{words(found)}</h1><p class='lead'>{details}</p>{warnings}</header>"
+    )
+
+
+def _change_sentence(report: RunReport, words: Words) -> list[str]:
+    figure = main_figure(report)
+    if figure is None or figure.change is None:
+        return []
+    proven = verdict(report) != "unproven"
+    sentence = words("change_sentence" if proven else "unproven_sentence")
+    return [
+        sentence.format(
+            name=escape(words(figure.name)),
+            change=f"<b>{format_change(figure.change.value, figure.unit)}</b>",
+            low=format_change(figure.change.low, figure.unit),
+            high=format_change(figure.change.high, figure.unit),
+        )
+    ]
+
+
+def _defect_sentences(figures: Iterable[Figure], words: Words) -> list[str]:
+    """What the defects did: those that are proven to have risen or fallen, else that none has risen."""
+    compared = [f for f in figures if f.name in DEFECT_FIGURES and f.before and f.change]
+    worse = [f for f in compared if f.change and f.change.low > NON_INFERIORITY]
+    better = [f for f in compared if f.change and f.change.high < 0]
+    sentences = [_defect_sentence("defect_worse", f, words) for f in worse]
+    sentences += [_defect_sentence("defect_better", f, words) for f in better]
+    if compared and not worse and len(better) < len(compared):
+        sentences.append(words("defects_not_worse"))
+    return sentences
+
+
+def _defect_sentence(kind: str, figure: Figure, words: Words) -> str:
+    assert figure.before is not None
+    return words(kind).format(
+        name=escape(words(figure.name)),
+        before=format_value(figure.before.value, figure.unit),
+        after=f"<b>{format_value(figure.after.value, figure.unit)}</b>",
+    )
+
+
+# ---------------------------------------------------------------- curves and figures
+
+
+def _section(name: str, words: Words, body: str) -> str:
+    return f'<section class="{name}"><h2>{words(name)}</h2>{body}</section>' if body else ""
+
+
+def _curves(charts: Iterable[Chart], words: Words) -> str:
+    charts = list(charts)
+    if not charts:
+        return ""
+    notes = words("interval_note") + (" " + words("marks_note") if any(c.marks for c in charts) else "")
+    return f'<div class="charts">{"".join(_chart(c, words) for c in charts)}</div><p class="note">{notes}</p>'
+
+
+def _chart(chart: Chart, words: Words) -> str:
+    if len(chart.series) == 1:
+        key = f"<b>{describe_point(chart.series[0].points[-1], chart.unit)}</b>"
+    else:
+        key = " ".join(
+            f'<span class="key s{number}">{escape(words(series.name))}</span>'
+            for number, series in enumerate(chart.series, start=1)
+        )
+    caption = f"<figcaption><span>{escape(words(chart.name))}</span><span class='last'>{key}</span></figcaption>"
+    return f"<figure>{caption}{draw_chart(chart, words)}<p class='axis'>{escape(words(chart.x))}</p></figure>"
+
+
+def _figures(figures: Iterable[Figure], words: Words) -> str:
+    figures = list(figures)
+    if not figures:
+        return ""
+    compared = any(figure.change for figure in figures)
+    columns = ["before", "after", "change"] if compared else ["after"]
+    titles = "".join(f"<th>{words(column) if compared else ''}</th>" for column in columns)
+    rows = "".join(_figure_row(figure, words, columns, _reach(figure.unit, figures)) for figure in figures)
+    head = f"<thead><tr><th>{words('measure')}</th>{titles}{'<th></th>' if compared else ''}</tr></thead>"
+    return f"<table>{head}<tbody>{rows}</tbody></table>"
+
+
+def _reach(unit: Unit, figures: Iterable[Figure]) -> float:
+    """Half the width of the interval drawings: one scale for all changes of one unit."""
+    changes = [figure.change for figure in figures if figure.change and figure.unit == unit]
+    return 1.1 * max((abs(end) for change in changes for end in (change.low, change.high)), default=1.0) or 1.0
+
+
+def _figure_row(figure: Figure, words: Words, columns: list[str], reach: float) -> str:
+    cells = {
+        "before": _estimate(figure.before, figure.unit) if figure.before else "",
+        "after": _estimate(figure.after, figure.unit),
+        "change": _change(figure.change, figure.unit) if figure.change else "",
+    }
+    shown = "".join(
+        f'<td data-label="{words(column) if len(columns) > 1 else ""}">{cells[column]}</td>' for column in columns
+    )
+    drawing = f"<td>{draw_interval(figure.change, reach) if figure.change else ''}</td>" if len(columns) > 1 else ""
+    return f'<tr class="{_tone(figure)}"><th>{escape(words(figure.name))}</th>{shown}{drawing}</tr>'
+
+
+def _change(change: Estimate, unit: Unit) -> str:
+    value, low, high = (format_change(end, unit) for end in (change.value, change.low, change.high))
+    return f"<b>{value}</b> <small>[{low}, {high}]</small>"
+
+
+def _estimate(value: Estimate, unit: Unit) -> str:
+    text = format_value(value.value, unit)
+    if value.low == value.high:
+        return text
+    return f"{text} <small>[{format_value(value.low, unit)}, {format_value(value.high, unit)}]</small>"
+
+
+def _tone(figure: Figure) -> str:
+    """Good or bad news, where the interval excludes zero."""
+    if figure.change is None or figure.better == "neither" or figure.change.low <= 0 <= figure.change.high:
+        return "even"
+    return "good" if (figure.change.value > 0) == (figure.better == "higher") else "bad"
+
+
+# ---------------------------------------------------------------- texts
+
+
+def _example(example: Example, words: Words) -> str:
+    prompt = _prompt(example.prompt, words)
+    if example.before is None:
+        only = _answer(example.after, escape(example.after.text), "after", words)
+        return f'<article>{prompt}<div class="pair">{only}</div></article>'
+    old, new = _difference(example.before.text, example.after.text)
+    pair = _answer(example.before, old, "before", words) + _answer(example.after, new, "after", words)
+    return f'<article>{prompt}<div class="pair">{pair}</div></article>'
+
+
+def _prompt(prompt: Prompt, words: Words) -> str:
+    if isinstance(prompt, str):
+        return f'<p class="prompt">{escape(prompt)}</p>'
+    lines = (
+        f'<p class="prompt {message.role}"><span>{words(message.role)}</span>{escape(message.content)}</p>'
+        for message in prompt
+    )
+    return "".join(lines)
+
+
+def _answer(answer: Answer, body: str, which: str, words: Words) -> str:
+    score = "" if answer.score is None else f'<b class="score">{format_value(answer.score, "signed")}</b>'
+    defects = "".join(f'<span class="defect">{escape(words(name))}</span>' for name in answer.defects)
+    return (
+        f'<div class="answer {which}"><p class="tag"><span>{words(which)}</span>{score}{defects}</p>'
+        f'<p class="text">{body}</p></div>'
+    )
+
+
+def _difference(before: str, after: str) -> tuple[str, str]:
+    """Both texts with what was taken away struck out, and what is new underlined."""
+    old, new = "", ""
+    for change in find_changes(before, after):
+        gone, come = (
+            escape(before[change.start : change.end]),
+            escape(after[change.new_start : change.new_end]),
+        )
+        if change.kind == "kept":
+            old, new = old + gone, new + come
+        else:
+            old += f"<del>{gone}</del>" if gone else ""
+            new += f"<ins>{come}</ins>" if come else ""
+    return old, new
+
+
+def _heat_maps(report: RunReport, words: Words) -> str:
+    if not report.token_rewards:
+        return ""
+    scale = color_scale(report.token_rewards)
+    ends = f"{words('penalty')} −{scale:.2f}", f"+{scale:.2f} {words('reward')}"
+    legend = f'<p class="legend"><span>{ends[0]}</span><i></i><span>{ends[1]}</span></p>'
+    meaning = f'<p class="note">{escape(report.token_rewards_meaning)}</p>' if report.token_rewards_meaning else ""
+    return meaning + legend + "".join(_heat_map(scored, scale, words) for scored in report.token_rewards)
+
+
+def _heat_map(scored: TokenRewards, scale: float, words: Words) -> str:
+    total = format_value(sum(scored.rewards), "signed")
+    return (
+        f"<article>{_prompt(scored.prompt, words)}"
+        f'<p class="text heat">{to_html(scored, scale)} <small>Σ {total}</small></p></article>'
+    )
+
+
+def _settings(report: RunReport, words: Words) -> str:
+    rows = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}</dd></div>" for name, value in report.settings.items()
+    )
+    return f"<dl>{rows}</dl>" if rows else ""
