@@ -122,10 +122,9 @@ def select_events(evidence: Evidence, chosen: np.ndarray) -> tuple[Evidence, np.
     """
     place = np.full(evidence.events, -1)
     place[chosen] = np.arange(len(chosen))
-    pairs, steps, orders = (
-        _rows(table, place[table.event_E] >= 0)
-        for table in (evidence.comparisons, evidence.ordinals, evidence.rankings)
-    )
+    pairs = _rows(evidence.comparisons, place[evidence.comparisons.event_E] >= 0)
+    steps = _rows(evidence.ordinals, place[evidence.ordinals.event_E] >= 0)
+    orders = _rows(evidence.rankings, place[evidence.rankings.event_E] >= 0)
     named = np.concatenate([pairs.texts_E2.ravel(), steps.text_E, orders.texts_EK[orders.texts_EK >= 0]])
     kept = np.unique(named)
     number = np.full(len(evidence.texts) + 1, -1)  # the last entry serves -1, the text that does not exist
@@ -163,9 +162,7 @@ class _Gathering:
     def add(self, event: int, judgment: Feedback) -> None:
         match judgment:
             case Preference(prompt=prompt, first=first, second=second, choice=choice):
-                self.compare(
-                    event, judgment, (prompt, first), (prompt, second), CHOICES[choice], "preference"
-                )
+                self.compare(event, judgment, (prompt, first), (prompt, second), CHOICES[choice], "preference")
             case Edit(prompt=prompt, completion=completion, corrected=corrected):
                 self.correct(event, judgment, (prompt, completion), (prompt, corrected), "edit")
             case Ranking():
@@ -225,8 +222,7 @@ class _Gathering:
     ) -> None:
         if not scale.low <= value <= scale.high:
             raise DataError(
-                f"a rating of {value} on a scale from {scale.low} to {scale.high}: "
-                "correct it, or declare the scale"
+                f"a rating of {value} on a scale from {scale.low} to {scale.high}: correct it, or declare the scale"
             )
         ordinal = OrdinalScale(judgment.criterion, question, scale.categories)
         number = self.scales.setdefault(ordinal, len(self.scales))

@@ -118,9 +118,7 @@ def load_classifier(folder: Path, end_ids: Sequence[int], device: str | None = N
         raise ModelError(f"could not load the reward model in {folder}: {error}") from error
     model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
     if end_ids:
-        lm = LanguageModel(
-            model, tokenizer, tuple(end_ids), model.config.max_position_embeddings, str(folder)
-        )
+        lm = LanguageModel(model, tokenizer, tuple(end_ids), model.config.max_position_embeddings, str(folder))
         return Classifier(model, CausalPair(lm), tokenizer)
     return Classifier(model, EncoderPair(tokenizer, encoder_context(model, tokenizer)), tokenizer)
 

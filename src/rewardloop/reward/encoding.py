@@ -60,9 +60,7 @@ class EncoderPair:
         return text if len(offsets) <= room else text[offsets[-room][0] :]
 
 
-def encode_within(
-    lm: LanguageModel, prompt: Prompt, completion: str
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def encode_within(lm: LanguageModel, prompt: Prompt, completion: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Token ids of prompt and completion that fit the context: a reward must score longer texts, too.
 
     The prompt gives way first, from its front (a start token stays), down to a quarter of the context; then
@@ -96,9 +94,7 @@ def batches_by_length(lengths: Sequence[int], tokens_at_once: int) -> Iterator[l
 def encoder_context(trunk: Any, tokenizer: Any) -> int:
     positions = getattr(trunk.config, "max_position_embeddings", None) or 512
     # RoBERTa's positions begin after its padding id
-    usable = positions - (
-        trunk.config.pad_token_id + 1 if trunk.config.model_type in ("roberta", "xlm-roberta") else 0
-    )
+    usable = positions - (trunk.config.pad_token_id + 1 if trunk.config.model_type in ("roberta", "xlm-roberta") else 0)
     return int(min(usable, tokenizer.model_max_length))
 
 

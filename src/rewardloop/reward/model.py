@@ -78,13 +78,16 @@ class RewardModel:
             )
         return np.asarray(raw_HB[1:].std(axis=0) / self.scale)
 
-    def choice_logits(
-        self, prompts: Sequence[Prompt], firsts: Sequence[str], seconds: Sequence[str]
-    ) -> np.ndarray:
+    def choice_logits(self, prompts: Sequence[Prompt], firsts: Sequence[str], seconds: Sequence[str]) -> np.ndarray:
         """log-odds that the first text is preferred to the second, calibrated where a calibration was
         fitted."""
         raw_2B = self._raw([*prompts, *prompts], [*firsts, *seconds])[0].reshape(2, -1)
         return np.asarray(self.sharpness * (raw_2B[0] - raw_2B[1]))
+
+    def sharpen(self, factor: float) -> RewardModel:
+        """The same reward, its probabilities of choices with `factor` times the log-odds (a temperature
+        refit)."""
+        return replace(self, sharpness=self.sharpness * factor)
 
     def standardize(self, reference_scores: np.ndarray) -> RewardModel:
         """The same reward with mean 0 and variance 1 on the reference policy's completions.
@@ -111,7 +114,5 @@ class RewardModel:
         raw_HB = self.scorer.raw_scores(prompts, completions)
         if not np.isfinite(raw_HB).all():
             number = int(np.flatnonzero(~np.isfinite(raw_HB).all(axis=0))[0])
-            raise TrainingError(
-                f"the reward of completion {number} is not finite: {completions[number][:80]!r}"
-            )
+            raise TrainingError(f"the reward of completion {number} is not finite: {completions[number][:80]!r}")
         return raw_HB

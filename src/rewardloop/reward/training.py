@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from rewardloop.errors import ConfigError, TrainingError
 from rewardloop.feedback.evidence import Evidence, gather_evidence, select_events
-from rewardloop.reward.calibration import fit_sharpness
 from rewardloop.reward.classifier import Classifier
 from rewardloop.reward.encoding import batches_by_length
 from rewardloop.reward.fitting import length_covariate
@@ -74,18 +73,11 @@ def train_classifier(
         loss = state.step(events, step, len(plan))
         bad_steps = 0 if math.isfinite(loss) else bad_steps + 1
         if bad_steps == 3:
-            raise TrainingError(
-                "three steps in a row had a loss or gradient that is not finite; lower the lr"
-            )
+            raise TrainingError("three steps in a row had a loss or gradient that is not finite; lower the lr")
         if progress:
             progress(step + 1, len(plan), loss)
     fitted = RewardModel(classifier)
     return fitted.standardize(fitted.score(*zip(*evidence.texts, strict=True)))
-
-
-def calibrate(model: RewardModel, logits_B: np.ndarray, happened_B: np.ndarray) -> RewardModel:
-    """The same reward with probabilities that fit choices it has not seen (temperature refit)."""
-    return replace(model, sharpness=model.sharpness * fit_sharpness(logits_B, happened_B))
 
 
 class _Training:
@@ -157,14 +149,10 @@ def _plan(evidence: Evidence, settings: TrainingSettings, seed: int) -> Iterator
     So a text that several people judged is read once, and not remembered from step to step.
     """
     first_text = np.full(evidence.events, len(evidence.texts))
-    np.minimum.at(
-        first_text, evidence.comparisons.event_E, evidence.comparisons.texts_E2.min(-1, initial=2**62)
-    )
+    np.minimum.at(first_text, evidence.comparisons.event_E, evidence.comparisons.texts_E2.min(-1, initial=2**62))
     np.minimum.at(first_text, evidence.ordinals.event_E, evidence.ordinals.text_E)
     ranked = evidence.rankings.texts_EK
-    np.minimum.at(
-        first_text, evidence.rankings.event_E, np.where(ranked < 0, 2**62, ranked).min(-1, initial=2**62)
-    )
+    np.minimum.at(first_text, evidence.rankings.event_E, np.where(ranked < 0, 2**62, ranked).min(-1, initial=2**62))
     telling = np.flatnonzero(first_text < len(evidence.texts))
     rng = np.random.default_rng(seed)
     for _ in range(settings.epochs):

@@ -1,0 +1,136 @@
+"""Frozen features of a text: what a head for a reward is fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rewardloop.models.language_model import LanguageModel, load_language_model, save_language_model
+from rewardloop.models.loading import load_model, load_tokenizer, resolve_folder, save_model
+from rewardloop.models.packed import forward_completions
+from rewardloop.reward.encoding import (
+    EncoderPair,
+    batches_by_length,
+    encode_within,
+    encoder_context,
+    is_causal,
+    pad_texts,
+    weights_digest,
+)
+from rewardloop.types import Prompt
+
+TEXTS_AT_ONCE = 64
+TOKENS_AT_ONCE = 8192
+
+Text = tuple[Prompt, str]
+
+
+@dataclass(eq=False)
+class TextMemory:
+    """Feature rows by text, computed once. Memory: 4 D bytes a text."""
+
+    rows: dict[Text, Tensor] = field(default_factory=dict)
+
+    def recall(self, texts: Sequence[Text], compute: Callable[[Sequence[Text]], Tensor]) -> Tensor:
+        """features_BD of `texts`; what is not remembered is computed, some texts at a time."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self.rows]
+        for at in range(0, len(missing), TEXTS_AT_ONCE):
+            part = missing[at : at + TEXTS_AT_ONCE]
+            self.rows.update(zip(part, compute(part).cpu(), strict=True))
+        return torch.stack([self.rows[text] for text in texts])
+
+
+class FeatureExtractor:
+    """Features from a frozen causal language model, remembered by text.
+
+    The hidden state after the last token (the end token), the mean hidden state of the completion, and the
+    mean and least log-probability of its tokens: D = 2 * hidden width + 2. Length is not among them: it is a
+    covariate of the likelihood.
+    """
+
+    def __init__(self, lm: LanguageModel) -> None:
+        self.lm = lm
+        self.memory = TextMemory()
+
+    @cached_property
+    def digest(self) -> str:
+        return weights_digest(self.lm.model)
+
+    def features(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Tensor:
+        return self.memory.recall(list(zip(prompts, completions, strict=True)), self._compute)
+
+    def save(self, folder: Path) -> None:
+        """Write the trunk as a plain Hugging Face folder."""
+        save_language_model(self.lm, folder)
+
+    def _compute(self, texts: Sequence[Text]) -> Tensor:
+        pairs = [encode_within(self.lm, prompt, completion) for prompt, completion in texts]
+        token_ids = [ids for _, ids in pairs]
+        trunk = forward_completions(self.lm.model, [prompt_ids for prompt_ids, _ in pairs], token_ids)
+        return pool_features(trunk.hidden_BT1D, trunk.logprobs_BT, [len(ids) for ids in token_ids])
+
+
+class EncoderFeatures:
+    """Features from a frozen encoder (BERT family) with its own tokenizer, remembered by text.
+
+    The mean hidden state of prompt and completion read together, and of the completion read alone: D = 2 *
+    hidden width.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.memory = TextMemory()
+        self._pair = EncoderPair(tokenizer, encoder_context(model, tokenizer))
+
+    @cached_property
+    def digest(self) -> str:
+        return weights_digest(self.model)
+
+    def features(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Tensor:
+        return self.memory.recall(list(zip(prompts, completions, strict=True)), self._compute)
+
+    def save(self, folder: Path) -> None:
+        """Write the trunk as a plain Hugging Face folder."""
+        save_model(self.model, self.tokenizer, folder)
+
+    def _compute(self, texts: Sequence[Text]) -> Tensor:
+        together = self._means([self._pair.encode(prompt, completion) for prompt, completion in texts])
+        alone = self._means([self._pair.encode("", completion) for _, completion in texts])
+        return torch.cat([together, alone], dim=-1)
+
+    @torch.no_grad()
+    def _means(self, encoded: Sequence[dict[str, list[int]]]) -> Tensor:
+        means_BD = torch.empty(len(encoded), self.model.config.hidden_size)
+        for rows in batches_by_length([len(text["input_ids"]) for text in encoded], TOKENS_AT_ONCE):
+            padded = pad_texts([encoded[row] for row in rows], self.model)
+            hidden_BSD = self.model(**padded).last_hidden_state
+            mask_BS1 = padded["attention_mask"][..., None]
+            means_BD[rows] = ((hidden_BSD * mask_BS1).sum(1) / mask_BS1.sum(1)).float().cpu()
+        return means_BD
+
+
+def make_extractor(source: str | Path, *, device: str | None = None) -> FeatureExtractor | EncoderFeatures:
+    """Features from a causal language model or an encoder, by what its folder holds. Raises ModelError."""
+    folder = resolve_folder(source)
+    if is_causal(folder):
+        return FeatureExtractor(load_language_model(source, device=device))
+    return EncoderFeatures(load_model(folder, "encoder", device), load_tokenizer(folder))
+
+
+def pool_features(hidden_BT1D: Tensor, logprobs_BT: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Last hidden, mean hidden of the completion's tokens, mean and least log-prob: features_BD, float32."""
+    length_B = torch.tensor(lengths, device=hidden_BT1D.device)
+    mask_BT = torch.arange(logprobs_BT.shape[1], device=hidden_BT1D.device) < length_B[:, None]
+    rows_B = torch.arange(len(lengths), device=hidden_BT1D.device)
+    last_BD = hidden_BT1D[rows_B, length_B]
+    # column t is the state before token t, so the tokens themselves are columns 1 .. length
+    mean_BD = (hidden_BT1D[:, 1:] * mask_BT[..., None]).sum(1) / length_B[:, None]
+    mean_B = logprobs_BT.masked_fill(~mask_BT, 0.0).sum(-1) / length_B
+    least_B = logprobs_BT.masked_fill(~mask_BT, torch.inf).amin(-1)
+    return torch.cat([last_BD, mean_BD, mean_B[:, None], least_B[:, None]], dim=-1).float()
