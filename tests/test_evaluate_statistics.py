@@ -150,9 +150,7 @@ def test_inferiority_needs_evidence_beyond_the_margin() -> None:
 @pytest.mark.parametrize("probability", [0.9, 0.95, 0.975])
 def test_student_quantile(probability: float, freedom: int) -> None:
     tolerance = 0.15 if (freedom, probability) == (2, 0.975) else 0.04
-    assert student_quantile(probability, freedom) == pytest.approx(
-        stats.t.ppf(probability, freedom), abs=tolerance
-    )
+    assert student_quantile(probability, freedom) == pytest.approx(stats.t.ppf(probability, freedom), abs=tolerance)
 
 
 def test_slope_and_bounds_equal_scipy() -> None:
@@ -248,8 +246,7 @@ def _points(**columns: list[float]) -> list[dict[str, float]]:
     size = len(next(iter(columns.values())))
     base = [{"loop/iteration": float(i), "loop/events": 100.0} for i in range(size)]
     return [
-        point | {name.replace("__", "/"): column[i] for name, column in columns.items()}
-        for i, point in enumerate(base)
+        point | {name.replace("__", "/"): column[i] for name, column in columns.items()} for i, point in enumerate(base)
     ]
 
 

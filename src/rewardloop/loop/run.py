@@ -63,7 +63,7 @@ def learn(task: Task, recipe: Recipe, folder: Path, watch: Watch) -> Outcome:
     if state is None:
         metrics = _ask(task, recipe, journal, pool, pool)
         _follow_reward(task, learner, journal, pool)
-        _measure(task, learner, journal, metrics, began)
+        watch(_measure(task, learner, journal, metrics, began))
     else:
         progress = journal.progress
         task.rewards.refit(journal.feedback, pool)
@@ -87,15 +87,16 @@ def learn(task: Task, recipe: Recipe, folder: Path, watch: Watch) -> Outcome:
 
         # 7. Measure on held-out prompts, 8. stop when the policy has converged, keep the generation.
         if progress.iteration % recipe.evaluate_every == 0 or progress.iteration == recipe.iterations:
-            _measure(task, learner, journal, metrics, began)
+            counted = _measure(task, learner, journal, metrics, began)
             if not _questions_left(task, recipe, journal):
                 progress.stopped_because = reason_to_stop(
                     progress.points, target_kl=recipe.optimizer.target_kl, answers=len(task.measurer.prompts)
                 )
             journal.save(learner.tensors())
         else:
-            journal.write_metrics(_counted(metrics, journal, began))
-        watch(metrics)
+            counted = _counted(metrics, journal, began)
+            journal.write_metrics(counted)
+        watch(counted)
 
     save_language_model(task.policy, folder / "policy")
     last = task.measurer.last
@@ -136,13 +137,13 @@ def _follow_reward(task: Task, learner: Learner, journal: Journal, pool: Rollout
         learner.restart_potential(learner.score(pool, task.rewards.source), journal.feedback)
 
 
-def _measure(task: Task, learner: Learner, journal: Journal, metrics: dict[str, float], began: float) -> None:
+def _measure(task: Task, learner: Learner, journal: Journal, metrics: dict[str, float], began: float) -> dict[str, float]:
     seen = task.measurer.measure(learner.engine, task.rewards.source, journal.progress.iteration)
-    metrics |= seen.metrics
-    counted = _counted(metrics, journal, began)
+    counted = _counted(metrics | seen.metrics, journal, began)
     journal.write_metrics(counted)
     journal.write_samples(seen.completions, seen.judged_B.tolist())
     journal.progress.points.append(counted)
+    return counted
 
 
 def _counted(metrics: dict[str, float], journal: Journal, began: float) -> dict[str, float]:
