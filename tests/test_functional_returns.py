@@ -128,7 +128,7 @@ def edit_labels(world: World, texts: Texts) -> Tensor:
 
 
 def violations(credit: Credit) -> int:
-    """Over all pairs of texts: positions before the first difference where the reward is not the same bits."""
+    """Over all pairs of texts: positions before the first difference where rewards are not the same bits."""
     world = World.make(3, 3)
     texts = world.lm.texts
     rewards_BT = credit(world, texts)

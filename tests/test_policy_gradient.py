@@ -40,15 +40,11 @@ def sampled(count: int = 12, group: int = 4, seed: int = 0) -> tuple[World, Scor
 
 
 def make_batch(method: PolicyGradient, scored: ScoredRollout, proximal_BT: Tensor | None) -> PolicyBatch:
-    advantages_BT = compute_advantages(
-        method, scored, beta=0.1, gae_lambda=0.95, proximal_logprobs_BT=proximal_BT
-    )
+    advantages_BT = compute_advantages(method, scored, beta=0.1, gae_lambda=0.95, proximal_logprobs_BT=proximal_BT)
     return PolicyBatch.make(method, scored, proximal_BT, advantages_BT, beta=0.1)
 
 
-def value_and_gradient(
-    method: PolicyGradient, logprobs_BT: Tensor, batch: PolicyBatch
-) -> tuple[float, Tensor]:
+def value_and_gradient(method: PolicyGradient, logprobs_BT: Tensor, batch: PolicyBatch) -> tuple[float, Tensor]:
     leaf_BT = logprobs_BT.detach().clone().requires_grad_()
     loss = policy_loss(method, leaf_BT, batch).loss
     (gradient_BT,) = torch.autograd.grad(loss, leaf_BT)
@@ -187,9 +183,7 @@ def test_kl_is_that_of_the_policy_that_moves() -> None:
     """With log-probs of pi_prox, the KL in the reward is theirs, not the sampler's."""
     scored = by_hand([2.0, 1.0], [0, 1])
     method = PolicyGradient(returns="to_go")
-    at_reference_BT = compute_advantages(
-        method, scored, beta=5.0, proximal_logprobs_BT=scored.ref_logprobs_BT
-    )
+    at_reference_BT = compute_advantages(method, scored, beta=5.0, proximal_logprobs_BT=scored.ref_logprobs_BT)
     assert at_reference_BT.tolist() == [[2.0, 2.0], [1.0, 0.0]]
 
 
@@ -243,6 +237,17 @@ def test_minibatches_have_the_batch_as_their_mean(name: str) -> None:
     torch.testing.assert_close(torch.stack(losses).mean(), whole)
 
 
+def test_metrics_of_a_minibatch_are_shares_of_its_own_tokens() -> None:
+    _, scored, proximal_BT, logprobs_BT = sampled()
+    batch = make_batch(METHODS["default"], scored, proximal_BT)
+    rows = torch.tensor([5, 1, 8])
+    metrics = policy_loss(METHODS["default"], logprobs_BT[rows], batch.minibatch(rows)).metrics
+    mask_BT = scored.completion_mask_BT[rows]
+    ratios_N = (logprobs_BT - proximal_BT)[rows][mask_BT].exp()
+    assert metrics["approx_kl"] == pytest.approx(float((ratios_N - 1 - ratios_N.log()).mean()))
+    assert metrics["ess"] == pytest.approx(batch.ess)
+
+
 def test_too_few_logprobs_are_refused() -> None:
     _, scored, proximal_BT, logprobs_BT = sampled()
     batch = make_batch(METHODS["default"], scored, proximal_BT)
@@ -270,12 +275,8 @@ def test_order_of_sequences_changes_nothing() -> None:
         },
     )
     for method in METHODS.values():
-        straight = compute_advantages(
-            method, scored, beta=0.1, gae_lambda=0.9, proximal_logprobs_BT=proximal_BT
-        )
-        other = compute_advantages(
-            method, shuffled, beta=0.1, gae_lambda=0.9, proximal_logprobs_BT=proximal_BT[order]
-        )
+        straight = compute_advantages(method, scored, beta=0.1, gae_lambda=0.9, proximal_logprobs_BT=proximal_BT)
+        other = compute_advantages(method, shuffled, beta=0.1, gae_lambda=0.9, proximal_logprobs_BT=proximal_BT[order])
         torch.testing.assert_close(other, straight[order])
 
 
@@ -302,6 +303,9 @@ def test_flat_groups_are_dropped_by_dapo_only() -> None:
     assert kept.tokens == 3
     all_four = PolicyBatch.make(plain, four, None, advantages_BT, beta=0.0)
     assert all_four.weights_B.tolist() == pytest.approx([1 / 6] * 4)
+    # What the dropped sequences weighed goes to the others.
+    summed = PolicyBatch.make(replace(dapo, aggregation="sum"), four, None, advantages_BT, beta=0.0)
+    assert summed.weights_B.tolist() == pytest.approx([1 / 2, 1 / 2, 0, 0])
 
 
 def test_a_batch_of_flat_groups_moves_nothing() -> None:
@@ -430,9 +434,7 @@ def learned(
     log_ratio_BT = scored.old_logprobs_BT - scored.ref_logprobs_BT
     ahead_BT = (log_ratio_BT * mask_BT).flip(-1).cumsum(-1).flip(-1)
     targets_BT = scored.scores_B[:, None] - world.beta * ahead_BT
-    counts_S = torch.zeros_like(seen_S).index_add_(
-        0, states_BT[mask_BT], torch.ones_like(targets_BT)[mask_BT]
-    )
+    counts_S = torch.zeros_like(seen_S).index_add_(0, states_BT[mask_BT], torch.ones_like(targets_BT)[mask_BT])
     sums_S = torch.zeros_like(seen_S).index_add_(0, states_BT[mask_BT], targets_BT[mask_BT])
     kept_S = torch.where(counts_S > 0, 0.98 * seen_S, seen_S)
     return (phi_S * kept_S + sums_S) / (kept_S + counts_S), kept_S + counts_S
@@ -452,9 +454,7 @@ DENSE = METHODS["default"]
     ],
     ids=["rloo", "terminal", "dense, random phi", "dense, learned phi, lambda .95"],
 )
-def test_sampled_training_reaches_the_optimum(
-    method: PolicyGradient, phi: str, gae_lambda: float, most: float
-) -> None:
+def test_sampled_training_reaches_the_optimum(method: PolicyGradient, phi: str, gae_lambda: float, most: float) -> None:
     """T2.7: 64 texts a step, from TV .66. Measured at 2500 steps: .0002, .013, .022, .0005."""
     world = World.make(4, 4, beta=0.5)
     assert world.distance(world.ref_logits_SV) > 0.5

@@ -223,7 +223,7 @@ def sampled_projections(
 def test_baselines_lower_the_variance_of_an_offset_reward(seed: int) -> None:
     """T2.3: with R + 3, siblings lower the variance many times, four more than two; phi = V does more.
 
-    With the true V there is nothing left for siblings to take off: they add a third of their own noise.
+    With the true V there is nothing left for siblings to take off: they add noise of their own.
     """
     world = World.make(3, 3, offset=3.0, seed=seed)
     true_S = policy_values(world)

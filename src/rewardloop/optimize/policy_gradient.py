@@ -146,7 +146,9 @@ class PolicyGradient:
             )
         rescaled = self.baseline == "group_mean" or self.scale == "batch_std"
         if self.kl is not None and self.kl.place == "loss" and rescaled:
-            found.append("group_mean and batch_std scale the reward but not a KL in the loss; use k1 in the reward")
+            found.append(
+                "group_mean and batch_std scale the reward but not a KL in the loss; use k1 in the reward"
+            )
         return tuple(found)
 
 
