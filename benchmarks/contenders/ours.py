@@ -7,21 +7,23 @@ for RLOO.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 import torch
-from rewardloop.models.packed import forward_completions
-from rewardloop.optimize.update import Updater, UpdateSettings
 
 from contenders import work
 from harness import announce_step
+from rewardloop.hardware import set_up_threads
 from rewardloop.loop.learner import Learner
 from rewardloop.loop.recipe import Immediate, Optimizer, Recipe, Sampling
 from rewardloop.models.language_model import LanguageModel, freeze_copy, load_language_model
+from rewardloop.models.packed import forward_completions
 from rewardloop.optimize.policy_gradient import METHODS, PolicyBatch, compute_advantages, policy_loss
+from rewardloop.optimize.update import Updater, UpdateSettings
 from rewardloop.reward.scoring import lengths_mask, padded
 from rewardloop.reward.sources import Rule
 from rewardloop.rollout.engine import Engine
@@ -35,6 +37,7 @@ Step = Callable[[Sequence[str], int], object]
 
 
 def main(method: str, model: Path, steps: int) -> None:
+    set_up_threads(int(os.environ["OMP_NUM_THREADS"]))  # as the command line does
     policy = load_language_model(model)
     step = default_step(policy) if method == "default" else group_step(policy, method)
     prompts = work.make_prompts(work.PROMPTS * steps)
@@ -78,16 +81,14 @@ def sample_and_score(
     engine: Engine, prompts: Sequence[str], number: int, reference: LanguageModel | None
 ) -> ScoredRollout:
     """What these methods need of a scored rollout: one score for each sequence, no potential."""
-    rollout = sample_rollout(
-        engine, prompts, group_size=work.GROUP_SIZE, max_tokens=work.NEW_TOKENS, seed=number
-    )
+    rollout = sample_rollout(engine, prompts, group_size=work.GROUP_SIZE, max_tokens=work.NEW_TOKENS, seed=number)
     completions = rollout.completions
     scores = REWARD.score([each.prompt for each in completions], [each.text for each in completions])
     old_logprobs_BT = padded([torch.from_numpy(each.logprobs_T) for each in completions])
     ref_logprobs_BT = old_logprobs_BT
     if reference is not None:
         prompt_ids, token_ids = zip(*((each.prompt_ids, each.token_ids) for each in completions), strict=True)
-        ref_logprobs_BT = forward_completions(reference.model, prompt_ids, token_ids).logprobs_BT
+        ref_logprobs_BT = forward_completions(reference.model, prompt_ids, token_ids, precision="auto").logprobs_BT
     mask_BT = lengths_mask([len(each.token_ids) for each in completions], old_logprobs_BT.device)
     zeros_BT = torch.zeros_like(old_logprobs_BT)
     return ScoredRollout(
