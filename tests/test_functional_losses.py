@@ -138,15 +138,11 @@ def test_effective_share() -> None:
 # ---------------------------------------------------------------- surrogates
 
 
-def one_token(
-    ratio: float, advantage: float, bound: Bound, level: Level = "token"
-) -> tuple[float, float, bool]:
+def one_token(ratio: float, advantage: float, bound: Bound, level: Level = "token") -> tuple[float, float, bool]:
     """Value, gradient with respect to the log-prob, and whether the bound acted, of a single token."""
     logprob = torch.tensor([[math.log(0.1) + math.log(ratio)]], dtype=torch.float64, requires_grad=True)
     anchor = torch.tensor([[math.log(0.1)]], dtype=torch.float64)
-    values, acted = surrogate(
-        logprob, anchor, torch.tensor([[advantage]]).double(), ONE, level=level, bound=bound
-    )
+    values, acted = surrogate(logprob, anchor, torch.tensor([[advantage]]).double(), ONE, level=level, bound=bound)
     (gradient,) = torch.autograd.grad(values.sum(), logprob)
     return float(values.detach()), float(gradient), bool(acted)
 

@@ -49,12 +49,8 @@ def test_token_rewards_by_hand() -> None:
 
 def test_returns_by_hand() -> None:
     rewards_BT = torch.tensor([[1.0, 2.0, 4.0], [3.0, 100.0, 100.0]])
-    torch.testing.assert_close(
-        sequence_returns(rewards_BT, TRUE_FALSE), torch.tensor([[7.0] * 3, [3.0, 0.0, 0.0]])
-    )
-    torch.testing.assert_close(
-        rewards_to_go(rewards_BT, TRUE_FALSE), torch.tensor([[7.0, 6.0, 4.0], [3.0, 0.0, 0.0]])
-    )
+    torch.testing.assert_close(sequence_returns(rewards_BT, TRUE_FALSE), torch.tensor([[7.0] * 3, [3.0, 0.0, 0.0]]))
+    torch.testing.assert_close(rewards_to_go(rewards_BT, TRUE_FALSE), torch.tensor([[7.0, 6.0, 4.0], [3.0, 0.0, 0.0]]))
     # gamma 1/2: 4; 2 + 4/2 = 4; 1 + 4/2 = 3.
     torch.testing.assert_close(
         rewards_to_go(rewards_BT, TRUE_FALSE, gamma=0.5), torch.tensor([[3.0, 4.0, 4.0], [3.0, 0.0, 0.0]])
@@ -105,18 +101,14 @@ def attention(world: World, texts: Texts) -> Tensor:
 def occlusion(world: World, texts: Texts) -> Tensor:
     """SHAP's first order: R of the text minus R of the text with one token changed."""
     rows = []
-    for tokens, mask, number in zip(
-        texts.tokens_BT, texts.mask_BT, world.lm.numbers(texts).tolist(), strict=True
-    ):
+    for tokens, mask, number in zip(texts.tokens_BT, texts.mask_BT, world.lm.numbers(texts).tolist(), strict=True):
         row = torch.zeros(len(tokens), dtype=torch.float64)
         for t in range(int(mask.sum())):
             other = tokens.clone()[None]
             other[0, t] = (tokens[t] + 1) % world.lm.end if tokens[t] != world.lm.end else 0
             changed_mask = mask[None].clone()
             changed = Texts(other, world.lm.states_of(torch.where(changed_mask, other, -1)), changed_mask)
-            row[t] = (
-                world.scores_N[number] - world.scores_N[world.lm.numbers(changed) % len(world.scores_N)][0]
-            )
+            row[t] = world.scores_N[number] - world.scores_N[world.lm.numbers(changed) % len(world.scores_N)][0]
         rows.append(row)
     return torch.stack(rows)
 
@@ -197,25 +189,18 @@ def slow_gae(rewards: list[float], values: list[float], gamma: float, gae_lambda
     """The definition, O(T^2): A_t = sum_l (gamma lambda)^l delta_{t+l}."""
     ahead = [*values[1:], 0.0]
     deltas = [r + gamma * v2 - v for r, v, v2 in zip(rewards, values, ahead, strict=True)]
-    return [
-        sum((gamma * gae_lambda) ** (u - t) * deltas[u] for u in range(t, len(deltas)))
-        for t in range(len(deltas))
-    ]
+    return [sum((gamma * gae_lambda) ** (u - t) * deltas[u] for u in range(t, len(deltas))) for t in range(len(deltas))]
 
 
 @pytest.mark.parametrize(("gamma", "gae_lambda"), [(1.0, 1.0), (1.0, 0.95), (0.9, 0.5), (1.0, 0.0)])
 def test_gae_equals_its_definition(gamma: float, gae_lambda: float) -> None:
     phi_BT1, _, mask_BT = random_batch(11)
-    rewards_BT = torch.where(
-        mask_BT, torch.randn(mask_BT.shape, generator=torch.Generator().manual_seed(0)), 7.0
-    )
+    rewards_BT = torch.where(mask_BT, torch.randn(mask_BT.shape, generator=torch.Generator().manual_seed(0)), 7.0)
     rewards_BT = rewards_BT.double()
     values_BT = phi_BT1[:, :-1]
     given_BT = gae(rewards_BT, mask_BT, gae_lambda=gae_lambda, values_BT=values_BT, gamma=gamma)
     for row, length in enumerate(mask_BT.sum(-1).tolist()):
-        expected = slow_gae(
-            rewards_BT[row, :length].tolist(), values_BT[row, :length].tolist(), gamma, gae_lambda
-        )
+        expected = slow_gae(rewards_BT[row, :length].tolist(), values_BT[row, :length].tolist(), gamma, gae_lambda)
         assert given_BT[row, :length].tolist() == pytest.approx(expected, abs=1e-12)
         assert not given_BT[row, length:].any()
 
@@ -225,9 +210,7 @@ def test_critic_and_shaped_reward_are_the_same_advantage(gae_lambda: float) -> N
     """T2.4: (terminal reward, V = phi) = (shaped reward, V = 0); subtracting phi twice is something else."""
     phi_BT1, scores_B, mask_BT = random_batch(2)
     shaped_BT = token_rewards(phi_BT1, scores_B, mask_BT)
-    with_critic_BT = gae(
-        terminal_rewards(scores_B, mask_BT), mask_BT, gae_lambda=gae_lambda, values_BT=phi_BT1[:, :-1]
-    )
+    with_critic_BT = gae(terminal_rewards(scores_B, mask_BT), mask_BT, gae_lambda=gae_lambda, values_BT=phi_BT1[:, :-1])
     without_BT = gae(shaped_BT, mask_BT, gae_lambda=gae_lambda)
     torch.testing.assert_close(with_critic_BT, without_BT, rtol=0, atol=1e-12)
     twice_BT = gae(shaped_BT, mask_BT, gae_lambda=gae_lambda, values_BT=phi_BT1[:, :-1])
@@ -239,6 +222,4 @@ def test_padding_changes_nothing() -> None:
     rewards_BT = token_rewards(phi_BT1, scores_B, mask_BT)
     wider_BT = torch.nn.functional.pad(rewards_BT, (0, 3), value=float("nan"))
     wider_mask_BT = torch.nn.functional.pad(mask_BT, (0, 3))
-    assert torch.equal(
-        gae(wider_BT, wider_mask_BT, gae_lambda=0.9)[:, :-3], gae(rewards_BT, mask_BT, gae_lambda=0.9)
-    )
+    assert torch.equal(gae(wider_BT, wider_mask_BT, gae_lambda=0.9)[:, :-3], gae(rewards_BT, mask_BT, gae_lambda=0.9))

@@ -85,9 +85,7 @@ def test_group_mean_halves_the_gradient_of_a_pair(world: World, returns: str, kl
     assert relative_error(2 * given, objective_gradient(world, beta=None if kl else 0.0)) < EXACT
 
 
-@pytest.mark.parametrize(
-    "changes", [{"scale": "batch_std"}, {"aggregation": "token_mean"}, {"constant": 7.0}], ids=str
-)
+@pytest.mark.parametrize("changes", [{"scale": "batch_std"}, {"aggregation": "token_mean"}, {"constant": 7.0}], ids=str)
 def test_common_factors_do_not_turn_the_gradient(world: World, changes: dict[str, object]) -> None:
     method = replace(PLAIN, returns="to_go", baseline="loo", kl=K1, **changes)  # type: ignore[arg-type]
     given = loss_gradient(world, method, all_pairs(world))
@@ -151,9 +149,7 @@ def test_group_std_of_pairs_climbs_the_sign_of_the_difference(world: World) -> N
         p_N = world.lm.logprobs(logits_SV).exp()
         return -(p_N @ signs_NN @ p_N.detach())
 
-    assert (
-        misalignment(given, autograd(preference, world.logits_SV)) < 1e-4
-    )  # the epsilon beside the deviation
+    assert misalignment(given, autograd(preference, world.logits_SV)) < 1e-4  # the epsilon beside the deviation
 
 
 def policy_values(world: World) -> Tensor:
@@ -313,9 +309,7 @@ def test_prefix_weights_are_unbiased_with_a_true_advantage() -> None:
     method = replace(PLAIN, returns="gae", critic=True, ratio=Ratio("prefix"))
     feed = all_texts(world, sampler_SV)
     expected = objective_gradient(world, beta=0.0)
-    given = loss_gradient(
-        world, method, feed, sampler_SV=sampler_SV, phi_S=policy_values(world), gae_lambda=0.0
-    )
+    given = loss_gradient(world, method, feed, sampler_SV=sampler_SV, phi_S=policy_values(world), gae_lambda=0.0)
     assert relative_error(given, expected) < EXACT
     token = loss_gradient(
         world,
@@ -365,9 +359,7 @@ def test_mutants_are_caught(world: World) -> None:
         batch = PolicyBatch.make(method, changed, None, advantages_BT, beta=world.beta, weights_B=weights_B)
         read = Texts(tokens_BT, texts.states_BT, texts.mask_BT)
         return autograd(
-            lambda logits: (
-                policy_loss(method, world.lm.token_logprobs(logits, read).roll(shift, -1), batch).loss
-            ),
+            lambda logits: policy_loss(method, world.lm.token_logprobs(logits, read).roll(shift, -1), batch).loss,
             world.logits_SV,
         )
 
@@ -459,8 +451,7 @@ def test_tokens_of_dpo_are_differences_of_the_soft_value(world: World) -> None:
         optimizer.step(closure)
     texts = world.lm.texts
     tokens_BT = world.beta * (
-        world.lm.token_logprobs(logits_SV.detach(), texts)
-        - world.lm.token_logprobs(world.ref_logits_SV, texts)
+        world.lm.token_logprobs(logits_SV.detach(), texts) - world.lm.token_logprobs(world.ref_logits_SV, texts)
     )
     soft_S = world.lm.soft_values(world.ref_logits_SV, world.scores_N, world.beta)
     expected_BT = world.scored(texts, [0] * len(tokens_BT), phi_S=soft_S).rewards_BT
@@ -500,9 +491,7 @@ def at_a_distance(seed: int, distance: float) -> World:
     world = World.make(4, 4, seed=seed, beta=1.0)
     generator = torch.Generator().manual_seed(seed + 50)
     away_SV = torch.randn(world.logits_SV.shape, generator=generator, dtype=torch.float64)
-    return replace(
-        world, scores_N=torch.zeros_like(world.scores_N), logits_SV=world.ref_logits_SV + distance * away_SV
-    )
+    return replace(world, scores_N=torch.zeros_like(world.scores_N), logits_SV=world.ref_logits_SV + distance * away_SV)
 
 
 @pytest.mark.parametrize(("place", "estimator"), RIGHT)

@@ -29,9 +29,7 @@ def test_texts_are_all_that_end_or_are_cut_off() -> None:
     for tokens in itertools.product(range(3), repeat=3):
         ending = tokens.index(2) + 1 if 2 in tokens else 3
         expected.add(tokens[:ending])
-    given = [
-        tuple(row[mask].tolist()) for row, mask in zip(lm.texts.tokens_BT, lm.texts.mask_BT, strict=True)
-    ]
+    given = [tuple(row[mask].tolist()) for row, mask in zip(lm.texts.tokens_BT, lm.texts.mask_BT, strict=True)]
     assert len(given) == len(set(given))
     assert set(given) == expected
 

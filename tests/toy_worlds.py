@@ -27,9 +27,7 @@ class World:
     beta: float
 
     @staticmethod
-    def make(
-        vocabulary: int, max_tokens: int, *, seed: int = 0, beta: float = 0.3, offset: float = 0.0
-    ) -> World:
+    def make(vocabulary: int, max_tokens: int, *, seed: int = 0, beta: float = 0.3, offset: float = 0.0) -> World:
         lm = ToyLM(vocabulary, max_tokens)
         generator = torch.Generator().manual_seed(seed)
 

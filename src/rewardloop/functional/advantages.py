@@ -33,9 +33,7 @@ def leave_one_out(values_BT: Tensor, groups_B: Tensor) -> Tensor:
     """
     siblings_B = group_sums(torch.ones_like(groups_B), groups_B) - 1
     if bool((siblings_B < 1).any()):
-        raise ConfigError(
-            "a leave-one-out baseline needs siblings, given a group of 1; set group_size to 2 or more"
-        )
+        raise ConfigError("a leave-one-out baseline needs siblings, given a group of 1; set group_size to 2 or more")
     others = group_sums(values_BT, groups_B) - values_BT
     return others / siblings_B.view(-1, *[1] * (values_BT.dim() - 1))
 

@@ -95,9 +95,7 @@ def surrogate(
     return keep(values_BT, completion_mask_BT), acted_BT & completion_mask_BT
 
 
-def _bounded(
-    weights_BT: Tensor, own_BT: Tensor, advantages_BT: Tensor, bound: Bound
-) -> tuple[Tensor, Tensor]:
+def _bounded(weights_BT: Tensor, own_BT: Tensor, advantages_BT: Tensor, bound: Bound) -> tuple[Tensor, Tensor]:
     ratio_BT = weights_BT * own_BT
     if bound is None:
         return torch.zeros_like(weights_BT, dtype=torch.bool), ratio_BT * advantages_BT

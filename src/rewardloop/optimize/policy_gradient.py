@@ -146,9 +146,7 @@ class PolicyGradient:
             )
         rescaled = self.baseline == "group_mean" or self.scale == "batch_std"
         if self.kl is not None and self.kl.place == "loss" and rescaled:
-            found.append(
-                "group_mean and batch_std scale the reward but not a KL in the loss; use k1 in the reward"
-            )
+            found.append("group_mean and batch_std scale the reward but not a KL in the loss; use k1 in the reward")
         return tuple(found)
 
 
@@ -378,9 +376,7 @@ def policy_loss(
     return LossOutput((batch.weights_B * losses_B).sum(), metrics)
 
 
-def _kl_in_loss(
-    estimator: Estimator, logprobs_BT: Tensor, batch: PolicyBatch, full_kl_BT: Tensor | None
-) -> Tensor:
+def _kl_in_loss(estimator: Estimator, logprobs_BT: Tensor, batch: PolicyBatch, full_kl_BT: Tensor | None) -> Tensor:
     mask_BT = batch.completion_mask_BT
     if estimator == "full":
         if full_kl_BT is None:
