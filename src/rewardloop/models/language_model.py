@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from rewardloop.errors import ModelError
 from rewardloop.models.chat import render_conversation
-from rewardloop.models.loading import load_model, load_tokenizer, resolve_folder, save_model
+from rewardloop.models.loading import (
+    load_model,
+    load_tokenizer,
+    read_config,
+    read_json,
+    resolve_folder,
+    save_model,
+)
 from rewardloop.types import Prompt
 
 if TYPE_CHECKING:
@@ -42,9 +49,7 @@ class LanguageModel:
 
         Raises ModelError where it leaves no room for a completion in the context.
         """
-        text, add_special = (
-            (prompt, True) if isinstance(prompt, str) else render_conversation(self.tokenizer, prompt)
-        )
+        text, add_special = (prompt, True) if isinstance(prompt, str) else render_conversation(self.tokenizer, prompt)
         ids = self._encode(text, add_special=add_special)
         # some tokenizers close every text with an end token, which would end the completion before it began
         while len(ids) > 1 and ids[-1] in self.end_ids:
@@ -116,9 +121,7 @@ class LanguageModel:
         settled = list(accumulate(reversed(settled), min))[::-1]
         ends = [min(at + (len(prefix) > at), len(text)) for prefix, at in zip(prefixes, settled, strict=True)]
         ends = list(accumulate(ends, max))
-        return [
-            (start, max(start, end)) for (start, _), end in zip(pairwise([0, *settled]), ends, strict=True)
-        ]
+        return [(start, max(start, end)) for (start, _), end in zip(pairwise([0, *settled]), ends, strict=True)]
 
     def _piece(self, token: int) -> str:
         piece = self._pieces.get(token)
@@ -151,7 +154,11 @@ class LanguageModel:
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _encode(self, text: str, *, add_special: bool) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=add_special, verbose=False)["input_ids"])
+        ids = tuple(self.tokenizer(text, add_special_tokens=add_special, verbose=False)["input_ids"])
+        if max(ids, default=0) >= self.model.config.vocab_size:
+            token = self.tokenizer.convert_ids_to_tokens(max(ids))
+            raise ModelError(f"the text has the token {token!r}, which {self.name} was not made for; remove it")
+        return ids
 
     def _encode_continuation(self, text: str) -> tuple[int, ...]:
         """Ids that decode to `text`, where there are any.
@@ -182,17 +189,12 @@ def load_language_model(source: str | Path, *, device: str | None = None) -> Lan
     folder = resolve_folder(source)
     model = load_model(folder, "causal", device)
     tokenizer = load_tokenizer(folder)
-    if (
-        len(tokenizer) > model.config.vocab_size
-        and max(tokenizer.get_vocab().values()) >= model.config.vocab_size
-    ):
+    if tokenizer.vocab_size > model.config.vocab_size:
         raise ModelError(
-            f"the tokenizer in {folder} has {len(tokenizer)} tokens, the model {model.config.vocab_size}; "
+            f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens, the model {model.config.vocab_size}; "
             "they do not belong together"
         )
-    return LanguageModel(
-        model, tokenizer, _end_ids(model, tokenizer, folder), _context(model, folder), str(source)
-    )
+    return LanguageModel(model, tokenizer, _end_ids(model, tokenizer, folder), _context(model, folder), str(source))
 
 
 def save_language_model(lm: LanguageModel, folder: Path) -> None:
@@ -213,12 +215,12 @@ def _end_ids(model: Any, tokenizer: Any, folder: Path) -> tuple[int, ...]:
     A chat model ends a turn with the tokenizer's end token; for others the generation configuration knows
     best (a model may have been trained on texts joined by its *start* token).
     """
+    configs = (read_json(folder / "generation_config.json"), read_config(folder))
     named = [tokenizer.eos_token_id] if tokenizer.chat_template else []
-    for given in (model.generation_config.eos_token_id, model.config.eos_token_id, tokenizer.eos_token_id):
+    # as the files say it: the classes of transformers fill in a default that no model was trained with
+    for given in (*(config.get("eos_token_id") for config in configs), tokenizer.eos_token_id):
         named += given if isinstance(given, list) else [given]
-    ids = dict.fromkeys(
-        int(token) for token in named if token is not None and 0 <= token < model.config.vocab_size
-    )
+    ids = dict.fromkeys(int(token) for token in named if token is not None and 0 <= token < model.config.vocab_size)
     if not ids:
         raise ModelError(
             f"no end token is named in {folder}: without one a completion never ends; set eos_token in "

@@ -62,10 +62,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     configurations), quantized weights.
     """
     if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"{folder} has no config.json; a model folder in the Hugging Face layout is expected"
-        )
-    contents = {name: _read_json(folder / name) for name in CHECKED if (folder / name).is_file()}
+        raise ModelError(f"{folder} has no config.json; a model folder in the Hugging Face layout is expected")
+    contents = {name: read_json(folder / name) for name in CHECKED}
     for name, content in contents.items():
         _refuse_keys(folder / name, content)
     config = contents["config.json"]
@@ -81,13 +79,10 @@ def require_architecture(config: dict[str, Any], kind: Kind, folder: Path) -> No
         "encoder": MODEL_MAPPING_NAMES,
         "classifier": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
     }[kind]
-    wanted = {"causal": "a causal language model", "encoder": "an encoder", "classifier": "a classifier"}[
-        kind
-    ]
+    wanted = {"causal": "a causal language model", "encoder": "an encoder", "classifier": "a classifier"}[kind]
     if config.get("model_type") not in known:
         raise ModelError(
-            f"{folder} has model_type {config.get('model_type')!r}, "
-            f"which transformers does not know as {wanted}"
+            f"{folder} has model_type {config.get('model_type')!r}, which transformers does not know as {wanted}"
         )
     names = config.get("architectures") or []
     if kind == "causal" and names and names[0] not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
@@ -173,7 +168,10 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, empty where there is no file. Raises ModelError where it is no object."""
+    if not path.is_file():
+        return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:

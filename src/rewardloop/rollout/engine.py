@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from rewardloop.errors import ConfigError, ModelError
+from rewardloop.hardware import Precision, compute_dtype
 from rewardloop.models.language_model import LanguageModel
 from rewardloop.rollout.decoder import Decoder
 from rewardloop.rollout.draw import draw_tokens
@@ -27,7 +28,6 @@ from rewardloop.rollout.families import attention_window
 from rewardloop.rollout.slots import Pending, Slots
 from rewardloop.types import Completion, Prompt
 
-Precision = Literal["auto", "float32", "bfloat16"]
 FinishReason = Literal["stop", "length", "cancelled"]
 CACHE_STEP = 64  # the cache grows in multiples of this many positions
 PREFILL_TOKENS = 4096  # most prompt tokens in one pass
@@ -299,11 +299,5 @@ def _length_limit(lm: LanguageModel, max_length: int | None) -> int:
 
 
 def _choose_dtype(precision: Precision, lm: LanguageModel) -> torch.dtype:
-    if precision == "float32":
-        return torch.float32
-    if precision == "bfloat16":
-        return torch.bfloat16
-    if lm.device.type == "cpu":
-        pays = lm.model.config.hidden_size >= BFLOAT16_PAYS and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        return torch.bfloat16 if pays else torch.float32
-    return torch.bfloat16 if lm.device.type == "cuda" else torch.float32
+    narrow = lm.device.type == "cpu" and lm.model.config.hidden_size < BFLOAT16_PAYS
+    return compute_dtype("float32" if precision == "auto" and narrow else precision, lm.device)
