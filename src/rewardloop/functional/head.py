@@ -4,6 +4,8 @@ Of the head's three matrix products (logits, gradient of the hidden states, grad
 needs the first one again in the backward pass, since its logits are not kept. Where the gradient of the loss
 with respect to the log-probs is known as soon as a chunk's log-probs are, `backward_through_head` makes all
 three while the chunk is at hand, and nothing is computed twice.
+
+In a chunk, logits turn into probabilities in place, block by block in the cache; only products touch memory.
 """
 
 from __future__ import annotations
@@ -14,14 +16,15 @@ from typing import Any, Final, Literal, overload
 import torch
 from torch import Tensor
 
-# Elements of a chunk of logits. 256 positions of a vocabulary of 32,000 are 32 MiB in float32: smaller chunks
-# make the weight gradient's sums dearer, larger ones do not stay in the cache.
-CHUNK_ELEMENTS: Final = 256 * 32_000
+# Logits of a chunk. Every chunk costs a pass over the weight's gradient, so that it must not be small.
+CHUNK_BYTES: Final = 64 << 20
+# Logits that are in float32 at a time: as much as the cache of a core holds.
+BLOCK_ELEMENTS: Final = 512 << 10
 
 
-def default_chunk(vocabulary: int) -> int:
-    """Positions of a chunk of about CHUNK_ELEMENTS logits."""
-    return max(1, CHUNK_ELEMENTS // vocabulary)
+def default_chunk(weight_VD: Tensor) -> int:
+    """Positions of a chunk of about CHUNK_BYTES of logits."""
+    return max(1, CHUNK_BYTES // (len(weight_VD) * weight_VD.element_size()))
 
 
 @overload
@@ -66,10 +69,10 @@ def chunked_logprobs(
         hidden_ND, weight_VD: of one floating type; products are computed in it, the softmax in float32.
         targets_N: token ids in [0, V).
         temperature: above 0.
-        chunk: positions at a time; None = about CHUNK_ELEMENTS logits.
+        chunk: positions at a time; None = about CHUNK_BYTES of logits.
         with_entropy: also return the entropy of each position, [N], without gradient.
     """
-    chunk = chunk or default_chunk(len(weight_VD))
+    chunk = chunk or default_chunk(weight_VD)
     logprobs_N, entropy_N = _ChunkedLogprobs.apply(  # type: ignore[no-untyped-call]
         hidden_ND, weight_VD, bias_V, targets_N, temperature, chunk, with_entropy
     )
@@ -94,11 +97,11 @@ def backward_through_head(
     Where N is larger than a chunk, the logits of the positions are computed twice instead. The gradients of
     the head are *added* to `weight_grad_VD` and `bias_grad_V`, float32.
     """
-    chunk = chunk or default_chunk(len(weight_VD))
+    chunk = chunk or default_chunk(weight_VD)
     head = (weight_VD, bias_V, temperature)
     grads = (weight_grad_VD, bias_grad_V)
     if len(hidden_ND) <= chunk:
-        probs_NV, logprobs_N = _softmax(hidden_ND, targets_N, *head)
+        probs_NV, logprobs_N, _ = _probabilities(hidden_ND, targets_N, head)
         return _add_gradients(probs_NV, logprobs_N, gradient(logprobs_N), hidden_ND, targets_N, head, grads)
     with torch.no_grad():
         logprobs_N = chunked_logprobs(
@@ -122,18 +125,17 @@ class _ChunkedLogprobs(torch.autograd.Function):
         temperature: float,
         chunk: int,
         with_entropy: bool,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N)
         ctx.temperature, ctx.chunk = temperature, chunk
         logprobs, entropies = [], []
         for hidden_nD, targets_n in zip(torch.split(hidden_ND, chunk), torch.split(targets_N, chunk), strict=True):
-            probs_nV, logprobs_n = _softmax(hidden_nD, targets_n, weight_VD, bias_V, temperature)
+            head = (weight_VD, bias_V, temperature)
+            _, logprobs_n, entropy_n = _probabilities(hidden_nD, targets_n, head, with_entropy)
             logprobs.append(logprobs_n)
-            if with_entropy:
-                entropies.append(torch.special.entr(probs_nV).sum(-1))
-        entropy_N = torch.cat(entropies) if with_entropy else None
-        if entropy_N is not None:
-            ctx.mark_non_differentiable(entropy_N)
+            entropies.append(entropy_n)
+        entropy_N = torch.cat(entropies)
+        ctx.mark_non_differentiable(entropy_N)
         return torch.cat(logprobs), entropy_N
 
     @staticmethod
@@ -162,28 +164,40 @@ def _gradients_by_chunks(
     parts = []
     pieces = zip(torch.split(hidden_ND, chunk), torch.split(targets_N, chunk), torch.split(grad_N, chunk), strict=True)
     for hidden_nD, targets_n, grad_n in pieces:
-        probs_nV, logprobs_n = _softmax(hidden_nD, targets_n, *head)
+        probs_nV, logprobs_n, _ = _probabilities(hidden_nD, targets_n, head)
         parts.append(_add_gradients(probs_nV, logprobs_n, grad_n, hidden_nD, targets_n, head, grads))
     return torch.cat(parts)
 
 
-def _softmax(
-    hidden_nD: Tensor, targets_n: Tensor, weight_VD: Tensor, bias_V: Tensor | None, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """Probabilities [n, V] and log-probs of the targets [n], both float32 (float64 stays)."""
-    logits_nV = hidden_nD @ weight_VD.T
-    if logits_nV.dtype != torch.float64:
-        logits_nV = logits_nV.float()
+def _probabilities(
+    hidden_nD: Tensor, targets_n: Tensor, head: Head, with_entropy: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of one chunk: probabilities [n, V] in the type of the hidden states, log-probs of the targets [n] and
+    entropies [n] (empty unless asked for) in float32; float64 stays.
+    """
+    logits_nV = hidden_nD @ head[0].T
+    rows = max(1, BLOCK_ELEMENTS // logits_nV.shape[1])
+    blocks = zip(torch.split(logits_nV, rows), torch.split(targets_n, rows), strict=True)
+    found = [_soften(logits_bV, targets_b, head, with_entropy) for logits_bV, targets_b in blocks]
+    logprobs, entropies = zip(*found, strict=True)
+    return logits_nV, torch.cat(logprobs), torch.cat(entropies)
+
+
+def _soften(logits_bV: Tensor, targets_b: Tensor, head: Head, with_entropy: bool) -> tuple[Tensor, Tensor]:
+    """Turn logits into probabilities in place; returns log-probs of the targets, and entropies."""
+    _, bias_V, temperature = head
+    exact_bV = logits_bV.to(torch.promote_types(logits_bV.dtype, torch.float32))
     if bias_V is not None:
-        logits_nV += bias_V
+        exact_bV = exact_bV + bias_V
     if temperature != 1.0:
-        logits_nV /= temperature
-    target_logits_n = logits_nV.gather(-1, targets_n[:, None])[:, 0]
+        exact_bV = exact_bV / temperature
+    probs_bV = torch.softmax(exact_bV, -1)
     # The greatest probability is never below 1/V: its logarithm tells log Z without another pass of exp.
-    greatest_n = logits_nV.amax(-1)
-    probs_nV = torch.softmax(logits_nV, -1)
-    log_z_n = greatest_n - probs_nV.amax(-1).log()
-    return probs_nV, target_logits_n - log_z_n
+    log_z_b = exact_bV.amax(-1) - probs_bV.amax(-1).log()
+    logprobs_b = exact_bV.gather(-1, targets_b[:, None])[:, 0] - log_z_b
+    logits_bV.copy_(probs_bV)
+    entropy_b = torch.special.entr(probs_bV).sum(-1) if with_entropy else logprobs_b[:0]
+    return logprobs_b, entropy_b
 
 
 def _add_gradients(
@@ -205,11 +219,11 @@ def _add_gradients(
     dtype = hidden_nD.dtype
     scale_n1 = (grad_n / temperature)[:, None]
     own_n1 = -torch.expm1(logprobs_n)[:, None] * scale_n1  # c (1 - p_target)
-    others_nV = probs_nV.scatter_(-1, targets_n[:, None], 0.0).to(dtype)
+    others_nV = probs_nV.scatter_(-1, targets_n[:, None], 0.0)
     if weight_grad_VD is not None:
         weight_grad_VD -= others_nV.T @ (hidden_nD * scale_n1).to(dtype)
         weight_grad_VD.index_add_(0, targets_n, (hidden_nD * own_n1).to(weight_grad_VD.dtype))
     if bias_grad_V is not None:
-        bias_grad_V -= scale_n1[:, 0] @ probs_nV
-        bias_grad_V.index_add_(0, targets_n, own_n1[:, 0])
+        bias_grad_V -= scale_n1[:, 0].to(dtype) @ others_nV
+        bias_grad_V.index_add_(0, targets_n, own_n1[:, 0].to(bias_grad_V.dtype))
     return own_n1 * weight_VD[targets_n] - scale_n1 * (others_nV @ weight_VD)

@@ -204,7 +204,7 @@ class Updater:
         states_ND = hidden_ND[rows_N]
         computed_ND, computed_VD = states_ND.detach().to(self._dtype), weight_VD.detach().to(self._dtype)
         grads = []
-        for part, places in _head_parts(batch.completion_lengths, default_chunk(len(weight_VD))):
+        for part, places in _head_parts(batch.completion_lengths, default_chunk(computed_VD)):
             lengths = batch.completion_lengths[part]
             rows_B = torch.tensor(chosen[part], device=rows_N.device)
             grads.append(
