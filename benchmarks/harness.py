@@ -61,9 +61,7 @@ class Options:
 
 def parse_options(description: str | None, arguments: Sequence[str] | None = None) -> Options:
     """--quick, --json FILE, --threads N; `description` is the benchmark's docstring."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer repetitions, under a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write figures, versions and settings here")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="compute threads (default: 2)")

@@ -37,9 +37,7 @@ from rewardloop.errors import RewardLoopError
 from rewardloop.files import written_whole
 
 ROUNDS: Final = 3
-STEPS: Final = (
-    4  # of each process; the first one tells how long a user waits, the others how long a step takes
-)
+STEPS: Final = 4  # of each process; the first one tells how long a user waits, the others how long a step takes
 PPO_RELEASE: Final = "1.12"
 
 
@@ -89,9 +87,7 @@ QUICK_NOTE: Final = (
 )
 
 
-def contenders_of(
-    match: Match, model: str, steps: int, options: Options
-) -> dict[str, Callable[[], WorkerRun]]:
+def contenders_of(match: Match, model: str, steps: int, options: Options) -> dict[str, Callable[[], WorkerRun]]:
     """Ours, theirs, and in a full run theirs with malloc tuned."""
     run = partial(run_worker, threads=options.threads)
     theirs = dict(match.environment or {})

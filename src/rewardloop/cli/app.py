@@ -119,6 +119,54 @@ def optimize(
 
 
 @app.command()
+def score(
+    prompt: Annotated[str | None, typer.Argument(help="What comes before.")] = None,
+    completion: Annotated[str | None, typer.Argument(help="The text to color.")] = None,
+    model: Annotated[str, typer.Option("--model", help="Causal LM: folder, hub id or 'builtin'.")] = "builtin",
+    potential: Annotated[
+        Path | None, typer.Option("--potential", help="Learned potential: the folder of a run, or its potential/.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="JSON lines of {prompt, completion}.")] = None,
+    form: Annotated[str, typer.Option("--format", help="terminal, json or html.")] = "terminal",
+    numbers: Annotated[bool, typer.Option("--numbers", help="Each token's reward after it.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="File for html.")] = None,
+) -> None:
+    """The immediate reward of every token of a text, in color."""
+    from rewardloop.cli.score import run
+
+    run(prompt, completion, model, potential, file, form, numbers, out, Console())
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option("--model", help="Causal LM: folder, hub id or 'builtin'.")],
+    against: Annotated[str | None, typer.Option("--against", help="The model before; compares the two.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")] = Path("runs/evaluate"),
+    prompts: Annotated[Path | None, typer.Option("--prompts", help="Your own prompts; needs --reward.")] = None,
+    reward: Annotated[Path | None, typer.Option("--reward", help="Reward model that judges the answers.")] = None,
+    world_seed: Annotated[int, typer.Option(help="Which town to ask about.")] = 0,
+    language: Annotated[str, typer.Option(help="Language of the report: en or zh.")] = "en",
+    seed: Seed = 0,
+) -> None:
+    """The three defects, win rate, KL, length, repetition: one model, or before against after."""
+    from rewardloop.cli.evaluate import Sampling
+    from rewardloop.cli.evaluate import evaluate as run
+    from rewardloop.cli.names import known, model_source
+
+    run(
+        model_source(model),
+        model_source(against) if against else None,
+        out,
+        Console(),
+        prompts=prompts,
+        reward=reward,
+        sampling=Sampling(seed=seed),
+        world_seed=world_seed,
+        language=known("--language", language, "en", "zh"),
+    )
+
+
+@app.command()
 def doctor() -> None:
     """What this machine has and what rewardloop will use of it."""
     from rewardloop.cli.doctor import doctor as run

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from rewardloop.cli.names import model_source
 from rewardloop.cli.progress import watch_run
 from rewardloop.cli.results import write_results
 from rewardloop.config import resolve_recipe
@@ -20,7 +21,6 @@ from rewardloop.loop.run import Task, learn
 from rewardloop.loop.seeds import derive_rng
 from rewardloop.models.language_model import LanguageModel, freeze_copy, load_language_model
 from rewardloop.reward.storage import load_reward
-from rewardloop.sandbox.builtin import builtin_model_folder
 from rewardloop.types import Prompt
 
 HELD_OUT = 64  # prompts kept for measuring, a fifth of all at most
@@ -42,7 +42,7 @@ def optimize(
         Recipe, recipe_file, overrides, base=["asking.events=0", "immediate.missing_end_score=null"]
     )
     set_up_threads(recipe.threads)
-    lm = load_language_model(builtin_model_folder() if policy == "builtin" else policy)
+    lm = load_language_model(model_source(policy))
     train, held_out = _split(_usable(read_prompts(prompts or reward), lm, recipe.sampling.max_tokens), recipe.seed)
     source = load_reward(reward)
     judge = load_reward(second) if second else source
@@ -61,7 +61,7 @@ def optimize(
     )
     with watch_run(console, recipe) as watch:
         outcome = learn(task, recipe, out, watch)
-    write_results(outcome, task.rewards.source, recipe, out, console, title=f"{policy} against {reward}")
+    write_results(outcome, task.rewards.source, recipe, out, console, f"{policy} against {reward}")
 
 
 def _usable(prompts: Sequence[Prompt], lm: LanguageModel, max_tokens: int) -> list[Prompt]:

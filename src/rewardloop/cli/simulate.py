@@ -15,9 +15,7 @@ from rewardloop.loop.recipe import Recipe
 from rewardloop.loop.run import learn
 from rewardloop.loop.tasks import simulated_task
 from rewardloop.sandbox.builtin import builtin_model_folder
-from rewardloop.sandbox.judges import judge
 from rewardloop.sandbox.world import build_world
-from rewardloop.types import Completion
 
 
 def simulate(
@@ -36,21 +34,9 @@ def simulate(
     task = simulated_task(recipe, model or builtin_model_folder(), world, annotators.split(","))
     console.print(
         f"The model answers questions about the town of {world.town.en}. Simulated people ({annotators}) judge "
-        f"{recipe.asking.events} of its answers; the gold judge looks at {len(task.measurer.prompts)} held-out prompts.",
+        f"{recipe.asking.events} of its answers; the gold judge looks at {len(task.measurer.prompts)} held-out ones.",
         highlight=False,
     )
     with watch_run(console, recipe) as watch:
         outcome = learn(task, recipe, out, watch)
-
-    def defects(completion: Completion) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(flaw.category for flaw in judge(world, completion.prompt, completion.text).flaws))
-
-    write_results(
-        outcome,
-        task.rewards.source,
-        recipe,
-        out,
-        console,
-        title=f"rewardloop simulate in {world.town.en}",
-        defects=defects,
-    )
+    write_results(outcome, task.rewards.source, recipe, out, console, f"rewardloop simulate in {world.town.en}")

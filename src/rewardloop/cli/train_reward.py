@@ -120,7 +120,8 @@ def _show(fit: RewardFit, console: Console) -> None:
     if fit.agreement is not None:
         table.add_row("two people", f"{fit.agreement:.3f}", f"{fit.meetings} meetings", "", "")
     console.print(table)
-    if fit.model.accuracy.value <= max(judge.accuracy.value for judge in fit.judges[1:]):
+    foresight, *baselines = fit.judges[1:]
+    if foresight.accuracy.value <= max(judge.accuracy.value for judge in baselines):
         console.print(
             "The model orders texts no better than a baseline that understands nothing: do not optimize against it. "
             "More judgments or a larger backbone may help.",

@@ -10,6 +10,10 @@ import numpy as np
 
 from rewardloop.evaluate.winrate import by_cluster
 from rewardloop.reward.calibration import Estimate
+from rewardloop.sandbox.dialogues import DEFECTS
+from rewardloop.sandbox.judges import judge
+from rewardloop.sandbox.world import World
+from rewardloop.types import Completion
 
 NON_INFERIORITY = 0.02  # a defect may rise by two points before it counts as worse
 
@@ -59,3 +63,9 @@ def is_inferior(
     shares = [(share * answers + 1) / size for share in (rate, reference)]
     error = sqrt(sum(share * (1 - share) / size for share in shares))
     return shares[0] - shares[1] - NormalDist().inv_cdf(1 - alpha) * error > margin
+
+
+def find_defects(world: World, completions: Sequence[Completion]) -> dict[str, np.ndarray]:
+    """Which completions have which defect, by the gold judge of `world`: bool arrays of B."""
+    verdicts = [judge(world, completion.prompt, completion.text) for completion in completions]
+    return {defect: np.array([found.has(defect) for found in verdicts]) for defect in DEFECTS}

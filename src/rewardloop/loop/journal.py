@@ -10,6 +10,7 @@ killed anywhere goes on from the last one and ends in the same bits.
         progress.json     counters, measurements, digest of the recipe, threads
         feedback.jsonl    every judgment so far
       policy/             the result: a plain Hugging Face folder
+      potential/          the learned potential, for `rewardloop score`
       report.html, report.json
 """
 

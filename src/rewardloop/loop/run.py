@@ -12,6 +12,7 @@ from pathlib import Path
 from time import monotonic
 
 from rewardloop.evaluate.convergence import reason_to_stop
+from rewardloop.evaluate.foresight import save_potential
 from rewardloop.loop.journal import Journal
 from rewardloop.loop.learner import Learner
 from rewardloop.loop.measure import Measurement, Measurer
@@ -99,6 +100,7 @@ def learn(task: Task, recipe: Recipe, folder: Path, watch: Watch) -> Outcome:
         watch(counted)
 
     save_language_model(task.policy, folder / "policy")
+    save_potential(task.reference, learner.potential, folder / "potential")
     last = task.measurer.last
     assert last is not None
     return Outcome(journal, learner, last)
@@ -137,11 +139,13 @@ def _follow_reward(task: Task, learner: Learner, journal: Journal, pool: Rollout
         learner.restart_potential(learner.score(pool, task.rewards.source), journal.feedback)
 
 
-def _measure(task: Task, learner: Learner, journal: Journal, metrics: dict[str, float], began: float) -> dict[str, float]:
+def _measure(
+    task: Task, learner: Learner, journal: Journal, metrics: dict[str, float], began: float
+) -> dict[str, float]:
     seen = task.measurer.measure(learner.engine, task.rewards.source, journal.progress.iteration)
     counted = _counted(metrics | seen.metrics, journal, began)
     journal.write_metrics(counted)
-    journal.write_samples(seen.completions, seen.judged_B.tolist())
+    journal.write_samples(seen.after.completions, seen.after.scores_B.tolist())
     journal.progress.points.append(counted)
     return counted
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rewardloop.errors import ConfigError
+from rewardloop.evaluate.defects import find_defects
 from rewardloop.loop.measure import Measurer
 from rewardloop.loop.people import SimulatedPeople
 from rewardloop.loop.recipe import Recipe
@@ -15,7 +17,7 @@ from rewardloop.models.language_model import freeze_copy, load_language_model
 from rewardloop.reward.features import FeatureExtractor
 from rewardloop.sandbox.annotators import KINDS, SimulatedAnnotator
 from rewardloop.sandbox.dialogues import held_out_prompts, training_prompts
-from rewardloop.sandbox.judges import GoldReward, defect_rates
+from rewardloop.sandbox.judges import GoldReward
 from rewardloop.sandbox.world import World
 
 
@@ -46,6 +48,6 @@ def simulated_task(
             held_out_prompts(world)[:held_out],
             GoldReward(world),
             recipe,
-            defects=lambda completions: defect_rates(world, completions),
+            find_defects=partial(find_defects, world),
         ),
     )
