@@ -169,7 +169,7 @@ def test_every_word_has_both_languages() -> None:
     source = Path(__file__).parents[1] / "src/rewardloop/evaluate"
     words = load_yaml((source / "words.yaml").read_text(encoding="utf-8"), "words.yaml")
     assert all(len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in words.values())
-    code = (source / "page.py").read_text(encoding="utf-8")
+    code = "".join((source / name).read_text(encoding="utf-8") for name in ("page.py", "sentences.py"))
     assert set(re.findall(r'words\("([^"]+)"\)', code)) <= set(words)
     shown = {chart.name for chart in full_report().charts} | {s.name for c in full_report().charts for s in c.series}
     assert shown <= set(words)

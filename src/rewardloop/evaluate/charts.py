@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, log10
 
 from rewardloop.evaluate.report import Chart, Point, Series, Unit
+from rewardloop.evaluate.words import Words
 from rewardloop.reward.calibration import Estimate
 
 WIDTH, HEIGHT = 400, 200
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26
 DOTS_AT_MOST = 30
-
-Words = Callable[[str], str]
 
 
 def format_value(value: float, unit: Unit) -> str:
@@ -152,6 +151,12 @@ def _band(points: Sequence[Point], frame: _Frame) -> str:
 
 def _place(frame: _Frame, x: float, value: float) -> str:
     return f"{frame.x(x)},{frame.y(value)}"
+
+
+def format_estimate(value: Estimate, unit: Unit) -> str:
+    """A figure with its interval in brackets; a figure without one alone."""
+    ends = (value.low, value.high) if value.low < value.high else (None, None)
+    return describe_point(Point(0, value.value, *ends), unit)
 
 
 def describe_point(point: Point, unit: Unit) -> str:

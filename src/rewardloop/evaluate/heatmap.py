@@ -17,9 +17,8 @@ FAINT: Final = 0.08  # share of the scale below which a token stays plain
 BLUE, ORANGE, PAPER = (67, 140, 214), (240, 138, 40), (255, 255, 255)
 END_MARK: Final = "∎"
 # What a model writes must not steer the terminal: control characters are shown as their pictures.
-_SHOWN: Final = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"} | {
-    code: "\N{REPLACEMENT CHARACTER}" for code in range(0x7F, 0xA0)
-}
+_PICTURES: Final = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
+_SHOWN: Final = _PICTURES | dict.fromkeys(range(0x7F, 0xA0), "\N{REPLACEMENT CHARACTER}")
 
 
 def to_rich(scored: TokenRewards, scale: float, *, numbers: bool = False) -> Text:

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from functools import lru_cache
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 
-from rewardloop.config import load_yaml
-from rewardloop.evaluate.charts import (
-    Words,
-    describe_point,
-    draw_chart,
-    draw_interval,
-    format_change,
-    format_value,
-)
-from rewardloop.evaluate.defects import NON_INFERIORITY
+from rewardloop.evaluate.charts import describe_point, draw_chart, draw_interval, format_change, format_value
 from rewardloop.evaluate.heatmap import to_html
 from rewardloop.evaluate.report import (
     Answer,
@@ -27,17 +17,16 @@ from rewardloop.evaluate.report import (
     Language,
     RunReport,
     Unit,
-    main_figure,
     report_json,
     verdict,
 )
+from rewardloop.evaluate.sentences import describe
 from rewardloop.evaluate.token_rewards import TokenRewards, color_scale
+from rewardloop.evaluate.words import Words, load_words, read_resource
 from rewardloop.feedback.edits import find_changes
 from rewardloop.files import write_text
 from rewardloop.reward.calibration import Estimate
 from rewardloop.types import Prompt
-
-DEFECT_FIGURES = ("held_out/wrong_facts", "held_out/topic_drift", "held_out/rudeness")
 
 
 def write_report(report: RunReport, folder: Path, *, language: Language = "en", name: str = "report") -> Path:
@@ -53,7 +42,7 @@ def write_report(report: RunReport, folder: Path, *, language: Language = "en", 
 
 def render_page(report: RunReport, language: Language = "en") -> str:
     """The whole page as text."""
-    words = _words(language)
+    words = load_words(language)
     sections = [
         _header(report, words),
         _section("curves", words, _curves(report.charts, words)),
@@ -67,72 +56,24 @@ def render_page(report: RunReport, language: Language = "en") -> str:
         f'<!doctype html>\n<html lang="{"zh-CN" if language == "zh" else "en"}"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(report.title)}</title>\n<style>\n{_resource('page.css')}</style></head>\n"
+        f"<title>{escape(report.title)}</title>\n<style>\n{read_resource('page.css')}</style></head>\n"
         f"<body><main>{''.join(sections)}</main></body></html>\n"
     )
-
-
-@lru_cache(maxsize=2)
-def _words(language: Language) -> Words:
-    """Words of the page in `language`; what has no entry is shown as it stands."""
-    table: dict[str, list[str]] = load_yaml(_resource("words.yaml"), "words.yaml")
-    column = 1 if language == "zh" else 0
-    return lambda name: table[name][column] if name in table else name
-
-
-@lru_cache(maxsize=4)
-def _resource(name: str) -> str:
-    return (files("rewardloop.evaluate") / name).read_text(encoding="utf-8")
 
 
 # ---------------------------------------------------------------- the verdict
 
 
 def _header(report: RunReport, words: Words) -> str:
-    found = verdict(report)
-    sentences = [*_change_sentence(report, words), *_defect_sentences(report.figures, words)]
-    details = words("sentence_space").join(sentences)
     warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in report.warnings)
+    if not report.figures:
+        return f"<header><h1>{escape(report.title)}</h1>{warnings}</header>"
+    found = verdict(report)
+    details = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", escape(describe(report, words)))
+    lead = f'<p class="lead">{details}</p>' if details else ""
     return (
         f'<header class="{found}"><p class="eyebrow">{escape(report.title)}</p>'
-        f"<h1>{words(found)}</h1><p class='lead'>{details}</p>{warnings}</header>"
-    )
-
-
-def _change_sentence(report: RunReport, words: Words) -> list[str]:
-    figure = main_figure(report)
-    if figure is None or figure.change is None:
-        return []
-    proven = verdict(report) != "unproven"
-    sentence = words("change_sentence" if proven else "unproven_sentence")
-    return [
-        sentence.format(
-            name=escape(words(figure.name)),
-            change=f"<b>{format_change(figure.change.value, figure.unit)}</b>",
-            low=format_change(figure.change.low, figure.unit),
-            high=format_change(figure.change.high, figure.unit),
-        )
-    ]
-
-
-def _defect_sentences(figures: Iterable[Figure], words: Words) -> list[str]:
-    """What the defects did: those that are proven to have risen or fallen, else that none has risen."""
-    compared = [f for f in figures if f.name in DEFECT_FIGURES and f.before and f.change]
-    worse = [f for f in compared if f.change and f.change.low > NON_INFERIORITY]
-    better = [f for f in compared if f.change and f.change.high < 0]
-    sentences = [_defect_sentence("defect_worse", f, words) for f in worse]
-    sentences += [_defect_sentence("defect_better", f, words) for f in better]
-    if compared and not worse and len(better) < len(compared):
-        sentences.append(words("defects_not_worse"))
-    return sentences
-
-
-def _defect_sentence(kind: str, figure: Figure, words: Words) -> str:
-    assert figure.before is not None
-    return words(kind).format(
-        name=escape(words(figure.name)),
-        before=format_value(figure.before.value, figure.unit),
-        after=f"<b>{format_value(figure.after.value, figure.unit)}</b>",
+        f"<h1>{words(found)}</h1>{lead}{warnings}</header>"
     )
 
 

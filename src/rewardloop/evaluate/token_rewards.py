@@ -1,13 +1,4 @@
-"""The immediate reward of every token of a text, for people to look at.
-
-Without a learned reward, the model itself says how much it expected each token: its *typicality*
-
-    r_t = log pi(a_t | s_t) + H(pi(. | s_t))
-
-Above 0: at least as likely as the model's usual choice at this place. Below 0: a surprise. Under the model
-its mean is 0 at every place, whatever came before, so that hard and easy places compare. It is known as soon
-as the token is. It says how usual a token is, not how good. Source: Meister et al. 2202.00666, section 3.
-"""
+"""The immediate reward of every token of a text, for people to look at."""
 
 from __future__ import annotations
 
