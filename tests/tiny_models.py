@@ -92,11 +92,11 @@ def _wrapped(tokenizer: Tokenizer) -> Any:
     return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
 
 
-def random_model(family: str, vocabulary: int, seed: int = 0) -> Any:
+def random_model(family: str, vocabulary: int, seed: int = 0, **changes: Any) -> Any:
     """A model whose outputs depend on every weight: larger than usual, biases and norms included."""
     name, settings = FAMILIES[family]
     config = getattr(transformers, name)(
-        vocab_size=vocabulary, bos_token_id=0, eos_token_id=1, pad_token_id=0, **settings
+        vocab_size=vocabulary, bos_token_id=0, eos_token_id=1, pad_token_id=0, **(settings | changes)
     )
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
