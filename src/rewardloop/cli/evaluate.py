@@ -34,6 +34,7 @@ from rewardloop.sandbox.world import build_world
 from rewardloop.types import Completion, Prompt, RewardSource
 
 EXAMPLES, HEAT_MAPS = 8, 6
+NO_KL = "The two models have different tokenizers: there is no KL between them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ def evaluate(
         figures=compare(after, earlier, kl_B=kl_B),
         examples=pick_examples(after, earlier, EXAMPLES),
         token_rewards=_heat_maps(after_lm, before_lm, earlier or after),
-        token_rewards_meaning=TYPICALITY if before_lm is None else SHIFT,
+        token_rewards_meaning=TYPICALITY if kl_B is None else SHIFT,
+        warnings=(NO_KL,) if kl_B is None and before_lm is not None else (),
         settings=_settings(exam, sampling),
     )
     page = write_report(report, out, language=language)
