@@ -83,13 +83,14 @@ def test_a_reward_is_trained_measured_and_saved(shared: Path, feedback: Path, tm
     run(Console(file=screen, width=100), feedback, out, shared / "models" / "stories260K", frozen=frozen)
     shown = screen.getvalue()
     assert "layout rewardloop" in shown
-    for row in ("reward model", "bag of words", "longer wins"):
+    for row in ("reward model", "bag of words + length", "longer wins"):
         assert row in shown
     report = json.loads((out / "report.json").read_text())
     assert report["pairs"] == 36
-    assert [judge["name"] for judge in report["judges"]] == ["reward model", "bag of words", "longer wins"]
+    names = ["reward model", "reward model + length", "bag of words + length", "longer wins"]
+    assert [judge["name"] for judge in report["judges"]] == names
     assert report["judges"][0]["accuracy"]["value"] > 0.9
-    assert report["judges"][2]["accuracy"]["value"] == 1.0
+    assert report["judges"][3]["accuracy"]["value"] == 1.0
     assert "no better than a baseline" in shown  # the longer text always won here
     model = load_reward(out)
     assert model.version in shown

@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 
 from rewardloop.feedback.edits import Credit, edit_credit, find_changes, similarity, split_pieces
 
-WORDS = st.lists(st.sampled_from(["red", "cat", "sat", " ", ".", "猫", "狗", "don't"]), max_size=9).map(
-    "".join
-)
+WORDS = st.lists(st.sampled_from(["red", "cat", "sat", " ", ".", "猫", "狗", "don't"]), max_size=9).map("".join)
 
 
 def levenshtein(old: list[str], new: list[str]) -> int:

@@ -1,5 +1,4 @@
-"""The likelihood of judgments: against enumeration, closed forms, finite differences, and recovered truths
-(T3)."""
+"""The likelihood of judgments: against enumeration, closed forms, finite differences, and recovered truths (T3)."""
 
 from __future__ import annotations
 
@@ -69,9 +68,7 @@ def test_choices_of_a_pair_sum_to_one_for_odd_people_too(choices: Sequence[str])
 def test_steps_of_a_scale_and_orders_of_a_ranking_sum_to_one() -> None:
     steps = [Rating(prompt="p", completion="a", value=v, annotator="Ann") for v in range(1, 6)]
     evidence = gather_evidence(steps)
-    assert probabilities(evidence, {"a": 0.7}, channel_of(evidence, PEOPLE)).sum().item() == pytest.approx(
-        1, abs=1e-12
-    )
+    assert probabilities(evidence, {"a": 0.7}, channel_of(evidence, PEOPLE)).sum().item() == pytest.approx(1, abs=1e-12)
 
     orders = [
         Ranking(prompt="p", completions=("a", "b", "c", "d"), ranks=ranks, annotator="Ann")
@@ -79,9 +76,7 @@ def test_steps_of_a_scale_and_orders_of_a_ranking_sum_to_one() -> None:
     ]
     evidence = gather_evidence(orders)
     rewards = {"a": 0.7, "b": 0.1, "c": -2.0, "d": 1.0}
-    assert probabilities(evidence, rewards, channel_of(evidence, PEOPLE)).sum().item() == pytest.approx(
-        1, abs=1e-12
-    )
+    assert probabilities(evidence, rewards, channel_of(evidence, PEOPLE)).sum().item() == pytest.approx(1, abs=1e-12)
 
 
 def test_plackett_luce_is_a_sequence_of_choices() -> None:
@@ -209,9 +204,7 @@ def test_heads_are_independent_and_weights_multiply_events() -> None:
     evidence = gather_evidence(mixed_feedback())
     channel = channel_of(evidence)
     scores_HN = torch.tensor([[0.4, -0.8, 1.1], [0.0, 2.0, -1.0]], dtype=torch.float64)
-    weights_HE = torch.rand(
-        2, evidence.events, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
-    )
+    weights_HE = torch.rand(2, evidence.events, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     together = judgment_nll(scores_HN, evidence, channel, weights_HE)
     alone = [(event_nll(scores_HN[h], evidence, channel) * weights_HE[h]).sum() for h in range(2)]
     assert together.tolist() == pytest.approx([float(value) for value in alone], abs=1e-12)

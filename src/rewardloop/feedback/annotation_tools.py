@@ -1,8 +1,8 @@
-"""Exports of annotation tools, whose records are trees that name their own questions: Argilla, Label Studio,
-Open WebUI.
+"""Exports of annotation tools, whose records are trees that name their own questions: Argilla, Label Studio, Open
+WebUI.
 
-Texts are found by the names of their fields: prompt, instruction, question ... and response, completion,
-answer ..., numbered where several are compared.
+Texts are found by the names of their fields: prompt, instruction, question ... and response, completion, answer ...,
+numbered where several are compared.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ from rewardloop.types import (
 Record = Mapping[str, Any]
 
 _PROMPT = re.compile(r"prompt|instruction|question|query|context|input|messages|conversation|chat", re.I)
-_COMPLETION = re.compile(
-    r"(response|completion|answer|output|generation|candidate|text|reply)s?[-_ ]?(\w*)$", re.I
-)
+_COMPLETION = re.compile(r"(response|completion|answer|output|generation|candidate|text|reply)s?[-_ ]?(\w*)$", re.I)
 _CORRECTION = re.compile(r"correct|edit|rewrite|improve|fix", re.I)
 _SIDES = {"left": 0, "right": 1, "a": 0, "b": 1, "1": 0, "2": 1}
 _TIES = {"tie", "equal", "same", "both", "both_good", "none"}
@@ -127,8 +125,7 @@ def _match(name: str, names: Sequence[str]) -> str:
 
 
 def read_argilla(record: Record) -> Iterator[Feedback]:
-    """Responses of an Argilla record, 2.x (question -> list of answers) or 1.x (list of people with
-    values)."""
+    """Responses of an Argilla record, 2.x (question -> list of answers) or 1.x (list of people with values)."""
     prompt, completions = _texts(record["fields"])
     for question, answer, annotator in _argilla_answers(record["responses"]):
         base = {"prompt": prompt, "annotator": annotator, "criterion": question}
@@ -148,15 +145,11 @@ def _argilla_answers(responses: Any) -> Iterator[tuple[str, Any, str | None]]:
                 yield question, answer.get("value"), _name(person.get("user_id"))
 
 
-def _read_answer(
-    base: Record, completions: Mapping[str, str], question: str, answer: Any
-) -> Iterator[Feedback]:
+def _read_answer(base: Record, completions: Mapping[str, str], question: str, answer: Any) -> Iterator[Feedback]:
     """The kind of a question shows in its answer: a number, a name, a text, ranks, spans."""
     completion = _only(completions)
     if isinstance(answer, bool | int):
-        yield build_feedback(
-            Rating, {**base, "completion": completion, "value": int(answer), **_stars(int(answer))}
-        )
+        yield build_feedback(Rating, {**base, "completion": completion, "value": int(answer), **_stars(int(answer))})
     elif isinstance(answer, str):
         yield _choose(base, completions, answer) or _write(base, completions, question, answer)
     elif isinstance(answer, list) and all(isinstance(part, Mapping) and "rank" in part for part in answer):
@@ -169,9 +162,7 @@ def _read_answer(
         for part in answer:
             yield build_feedback(Comment, {**base, "completion": completion, "text": part})
     elif answer is not None:
-        raise DataError(
-            f"the answer to {question!r} is {answer!r}: none of rating, label, text, ranking, spans"
-        )
+        raise DataError(f"the answer to {question!r} is {answer!r}: none of rating, label, text, ranking, spans")
 
 
 def _stars(value: int) -> dict[str, Any]:
@@ -204,9 +195,7 @@ def _read_result(base: Record, completions: Mapping[str, str], result: Record) -
     match result.get("type"):
         case "rating":
             number = int(value["rating"])
-            yield build_feedback(
-                Rating, {**base, "completion": _only(about), "value": number, **_stars(number)}
-            )
+            yield build_feedback(Rating, {**base, "completion": _only(about), "value": number, **_stars(number)})
         case "pairwise":
             chosen = _choose(base, completions, str(value["selected"]))
             if chosen:
@@ -226,9 +215,7 @@ def _read_result(base: Record, completions: Mapping[str, str], result: Record) -
                 place = {"start": value["start"], "end": value["end"], "category": str(label)}
                 yield build_feedback(Span, {**base, "completion": _only(about), **place})
         case kind:
-            raise DataError(
-                f"a result of type {kind!r}; known are rating, pairwise, choices, textarea, ranker, labels"
-            )
+            raise DataError(f"a result of type {kind!r}; known are rating, pairwise, choices, textarea, ranker, labels")
 
 
 def _subset(completions: Mapping[str, str], name: Any) -> Mapping[str, str]:
@@ -247,9 +234,7 @@ def read_open_webui(record: Record) -> Iterator[Feedback]:
     messages = _snapshot_messages(record["snapshot"])
     message = messages.get(str(meta.get("message_id")))
     if message is None:
-        raise DataError(
-            f"message {meta.get('message_id')!r} is not in the snapshot of the chat; export with snapshots"
-        )
+        raise DataError(f"message {meta.get('message_id')!r} is not in the snapshot of the chat; export with snapshots")
     base = {"prompt": _ancestors(messages, message), "annotator": _name(record.get("user_id"))}
     completion = str(message["content"])
     rating = _number(data.get("rating"))
@@ -257,9 +242,7 @@ def read_open_webui(record: Record) -> Iterator[Feedback]:
     if siblings and rating:
         choice = "first" if rating > 0 else "second"
         for sibling in siblings:
-            yield build_feedback(
-                Preference, {**base, "first": completion, "second": sibling, "choice": choice}
-            )
+            yield build_feedback(Preference, {**base, "first": completion, "second": sibling, "choice": choice})
     elif rating:
         thumb = {"value": int(rating > 0), "scale": {"low": 0, "high": 1}}
         yield build_feedback(Rating, {**base, "completion": completion, **thumb})
@@ -300,9 +283,7 @@ def _siblings(messages: Mapping[str, Record], message: Record, models: Sequence[
     return [
         str(other["content"])
         for other in messages.values()
-        if other.get("parentId") == message.get("parentId")
-        and other is not message
-        and other.get("model") in models
+        if other.get("parentId") == message.get("parentId") and other is not message and other.get("model") in models
     ]
 
 

@@ -30,16 +30,14 @@ def is_messages(value: Any) -> bool:
         isinstance(value, list)
         and bool(value)
         and all(
-            isinstance(turn, dict)
-            and ({"role", "content"} <= turn.keys() or {"from", "value"} <= turn.keys())
+            isinstance(turn, dict) and ({"role", "content"} <= turn.keys() or {"from", "value"} <= turn.keys())
             for turn in value
         )
     )
 
 
 def read_messages(value: Sequence[dict[str, Any]]) -> tuple[Message, ...]:
-    """Messages from {"role", "content"} or {"from", "value"}. Raises DataError for an unknown role or no
-    text."""
+    """Messages from {"role", "content"} or {"from", "value"}. Raises DataError for an unknown role or no text."""
     messages = []
     for turn in value:
         role = turn.get("role", turn.get("from"))
@@ -77,16 +75,14 @@ def write_transcript(messages: Sequence[Message]) -> str:
 
 
 def split_answer(messages: tuple[Message, ...]) -> tuple[Prompt, str]:
-    """(prompt, completion) of a conversation that ends with the assistant. Raises DataError where it does
-    not."""
+    """(prompt, completion) of a conversation that ends with the assistant. Raises DataError where it does not."""
     if not messages or messages[-1].role != "assistant":
         raise DataError("the conversation must end with a turn of the assistant, which is what was judged")
     return messages[:-1], messages[-1].content
 
 
 def split_common(first: Any, second: Any) -> tuple[Prompt, str, str]:
-    """Prompt, first and second completion of two whole dialogues (messages, transcripts or texts) with a
-    common start.
+    """Prompt, first and second completion of two whole dialogues (messages, transcripts or texts) with a common start.
 
     Where they part before the last turn, the rest is kept as a transcript. Texts part at a blank.
     """
@@ -97,17 +93,14 @@ def split_common(first: Any, second: Any) -> tuple[Prompt, str, str]:
     if isinstance(first, str) and isinstance(second, str):
         return _split_texts(first, second)
     raise DataError(
-        "two dialogues in the same form were expected, given "
-        f"{type(first).__name__} and {type(second).__name__}"
+        f"two dialogues in the same form were expected, given {type(first).__name__} and {type(second).__name__}"
     )
 
 
 def _split_messages(first: tuple[Message, ...], second: tuple[Message, ...]) -> tuple[Prompt, str, str]:
     shortest = min(len(first), len(second))
     common = next((i for i in range(shortest) if first[i] != second[i]), shortest)
-    while common and (
-        common == shortest or first[common].role != "assistant" or second[common].role != "assistant"
-    ):
+    while common and (common == shortest or first[common].role != "assistant" or second[common].role != "assistant"):
         common -= 1  # an answer begins with a turn of the assistant
     return first[:common], write_transcript(first[common:]), write_transcript(second[common:])
 

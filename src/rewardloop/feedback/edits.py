@@ -1,5 +1,4 @@
-"""What a correction says: the difference between a completion and its corrected text, as marked
-characters."""
+"""What a correction says: the difference between a completion and its corrected text, as marked characters."""
 
 from __future__ import annotations
 
@@ -47,8 +46,7 @@ def split_pieces(text: str) -> list[str]:
 
 
 def find_changes(original: str, corrected: str) -> tuple[Change, ...]:
-    """The shortest list of changes (Levenshtein over pieces) that turns `original` into `corrected`, in
-    order."""
+    """The shortest list of changes (Levenshtein over pieces) that turns `original` into `corrected`, in order."""
     old, new = split_pieces(original), split_pieces(corrected)
     old_at, new_at = _offsets(old), _offsets(new)
     return tuple(
@@ -67,8 +65,8 @@ def similarity(original: str, corrected: str) -> float:
 def edit_credit(original: str, corrected: str) -> tuple[Credit, ...]:
     """Credit for each part of `original`: replaced or deleted -1, the piece before an insertion -0.5, kept 0.
 
-    Empty when more than 60 % was changed (a new text, not a correction) or nothing was. This credit looks at
-    the whole text: it may train the causal potential, and is never itself a reward (algorithms.md section 0).
+    Empty when more than 60 % was changed (a new text, not a correction) or nothing was. This credit looks at the whole
+    text: it may train the causal potential, and is never itself a reward (algorithms.md section 0).
     """
     changes = find_changes(original, corrected)
     changed = sum(max(c.end - c.start, c.new_end - c.new_start) for c in changes if c.kind != "kept")
@@ -88,8 +86,7 @@ def _credit(change: Change) -> Credit:
 
 
 def _mark_before(credits: list[Credit], original: str, at: int) -> list[Credit]:
-    """Give the last word before `at` (the first word, for an insertion at the start) its share of the
-    blame."""
+    """Give the last word before `at` (the first word, for an insertion at the start) its share of the blame."""
     pieces = split_pieces(original)
     ends = _offsets(pieces)
     words = [(ends[i], ends[i + 1]) for i, piece in enumerate(pieces) if not piece.isspace()]
@@ -145,8 +142,8 @@ def _alignment(old: Sequence[str], new: Sequence[str]) -> list[tuple[str, int, i
 def _edit_costs(old_ids: np.ndarray, new_ids: np.ndarray) -> np.ndarray:
     """Levenshtein table [len(old)+1, len(new)+1], a row at a time.
 
-    Insertions depend on the cell to the left; min over all cells to the left of cost + distance is a running
-    minimum of (cost - column), which keeps the row vectorized.
+    Insertions depend on the cell to the left; min over all cells to the left of cost + distance is a running minimum of
+    (cost - column), which keeps the row vectorized.
     """
     columns = np.arange(len(new_ids) + 1)
     costs = np.empty((len(old_ids) + 1, len(new_ids) + 1), dtype=np.int32)
@@ -175,9 +172,7 @@ def _merge(
     return [(_kind(kept, i0, i1, j0, j1), i0, i1, j0, j1) for kept, i0, i1, j0, j1 in runs]
 
 
-def _kind(
-    kept: bool, i0: int, i1: int, j0: int, j1: int
-) -> Literal["kept", "replaced", "deleted", "inserted"]:
+def _kind(kept: bool, i0: int, i1: int, j0: int, j1: int) -> Literal["kept", "replaced", "deleted", "inserted"]:
     if kept:
         return "kept"
     if i0 == i1:

@@ -1,8 +1,8 @@
-"""Feedback of all kinds as three tables over one list of texts: what the likelihood (reward/likelihood.py)
-reads.
+"""Feedback of all kinds as three tables over one list of texts: what the likelihood (reward/likelihood.py) reads.
 
-Preference, Edit, rewrite  -> comparisons      Ranking -> rankings
-Rating, thumb, Flag, evaluation, marks (Span, Live) -> ordinals
+Preference, Edit, rewrite                            -> comparisons
+Rating, thumb, Flag, evaluation, marks (Span, Live)  -> ordinals
+Ranking                                              -> rankings
 """
 
 from __future__ import annotations
@@ -87,8 +87,7 @@ class OrdinalScale:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """What `events` judgments say about `texts`. Every row names the event it came from: they weigh
-    together."""
+    """What `events` judgments say about `texts`. Every row names the event it came from: they weigh together."""
 
     texts: tuple[Text, ...]
     scales: tuple[OrdinalScale, ...]
@@ -105,8 +104,8 @@ class Evidence:
 def gather_evidence(feedback: Sequence[Feedback]) -> Evidence:
     """Turn judgments into tables. Raises DataError when nothing in them says which texts are better.
 
-    Left out and counted in `unused`: comments (free words need a reader), reactions that are none, pairs of
-    equal texts, corrections that change nothing (unedited is not approved).
+    Left out and counted in `unused`: comments (free words need a reader), reactions that are none, pairs of equal
+    texts, corrections that change nothing (unedited is not approved).
     """
     gathering = _Gathering()
     for event, judgment in enumerate(feedback):
@@ -239,8 +238,7 @@ class _Gathering:
             self.unused["no reaction"] += 1
 
     def add_marks(self, feedback: Sequence[Feedback]) -> None:
-        """All marks of one person on one text are one judgment: a thumb down (or up) as strong as their
-        sum."""
+        """All marks of one person on one text are one judgment: a thumb down (or up) as strong as their sum."""
         sums: dict[tuple[Text, str | None, str], float] = {}
         first_event: dict[tuple[Text, str | None, str], int] = {}
         for event, judgment in enumerate(feedback):

@@ -1,5 +1,4 @@
-"""Layouts: how the columns of a file become feedback, as data (layouts.yaml), not as code for each data
-set."""
+"""Layouts: how the columns of a file become feedback, as data (layouts.yaml), not as code for each data set."""
 
 from __future__ import annotations
 
@@ -62,8 +61,7 @@ def builtin_layouts() -> tuple[Layout, ...]:
 
 
 def find_layout(record: Record, name: str | None = None) -> Layout | None:
-    """The layout called `name` (or in the YAML file of that path), or the one that fits `record` most
-    closely.
+    """The layout called `name` (or in the YAML file of that path), or the one that fits `record` most closely.
 
     None when no layout fits. Raises ConfigError for a name or file that does not exist.
     """
@@ -74,8 +72,7 @@ def find_layout(record: Record, name: str | None = None) -> Layout | None:
 
 
 def read_record(layout: Layout, record: Record, scales: Mapping[str, tuple[int, int]]) -> Iterator[Feedback]:
-    """What one record says. `scales`: least and greatest value of columns whose scale is `seen` (see
-    seen_scales).
+    """What one record says. `scales`: least and greatest value of columns whose scale is `seen` (see seen_scales).
 
     Raises DataError that names the column.
     """
@@ -94,9 +91,7 @@ def seen_scales(layout: Layout, records: Sequence[Record]) -> dict[str, tuple[in
     for mapping in layout.gives:
         if mapping.get("scale") == "seen":
             column = str(mapping["value"])
-            values = [
-                _whole(value) for record in records if (value := _look(record, f"{column}|")) is not None
-            ]
+            values = [_whole(value) for record in records if (value := _look(record, f"{column}|")) is not None]
             if not values or min(values) == max(values):
                 raise DataError(f"all values of {column} are equal: there is no scale to be seen")
             scales[column] = (min(values), max(values))
@@ -110,9 +105,7 @@ def _named_layout(name: str) -> Layout:
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         known = ", ".join(layout.name for layout in builtin_layouts())
-        raise ConfigError(
-            f"no layout is called {name!r}; known are {known}, or give a YAML file with a mapping"
-        )
+        raise ConfigError(f"no layout is called {name!r}; known are {known}, or give a YAML file with a mapping")
     if not path.is_file():
         raise ConfigError(f"no layout file at {path}")
     return _build_layout(load_yaml(path.read_text(encoding="utf-8"), str(path)), str(path))
@@ -121,14 +114,8 @@ def _named_layout(name: str) -> Layout:
 def _build_layout(entry: Any, where: str) -> Layout:
     if isinstance(entry, list) and len(entry) == 1:
         entry = entry[0]
-    if (
-        not isinstance(entry, dict)
-        or not ({"gives", "reader"} & entry.keys())
-        or entry.keys() - _MAPPING_NAMES
-    ):
-        raise ConfigError(
-            f"{where}: a layout has the names {', '.join(sorted(_MAPPING_NAMES))}; `gives` must be there"
-        )
+    if not isinstance(entry, dict) or not ({"gives", "reader"} & entry.keys()) or entry.keys() - _MAPPING_NAMES:
+        raise ConfigError(f"{where}: a layout has the names {', '.join(sorted(_MAPPING_NAMES))}; `gives` must be there")
     for mapping in entry.get("gives", ()):
         if mapping.get("kind") not in {*_PLAIN_KINDS, "preference", "ranking", "steps"}:
             raise ConfigError(f"{where}: {mapping.get('kind')!r} is no kind that a layout can give")
@@ -199,9 +186,7 @@ def _read_plain(
 ) -> Feedback:
     if "conversation" in mapping:
         conversation = _prompt(record, mapping["conversation"])
-        values["prompt"], values["completion"] = split_answer(
-            conversation if isinstance(conversation, tuple) else ()
-        )
+        values["prompt"], values["completion"] = split_answer(conversation if isinstance(conversation, tuple) else ())
     else:
         values["prompt"] = _prompt(record, mapping["prompt"])
         values["completion"] = _text(record, mapping["completion"])
@@ -235,15 +220,12 @@ def _read_preference(mapping: Mapping[str, Any], record: Record) -> dict[str, An
         prompt = _prompt(record, mapping["prompt"])
         chosen, rejected = _text(record, mapping["chosen"]), _text(record, mapping["rejected"])
     else:
-        prompt, chosen, rejected = split_common(
-            _value(record, mapping["chosen"]), _value(record, mapping["rejected"])
-        )
+        prompt, chosen, rejected = split_common(_value(record, mapping["chosen"]), _value(record, mapping["rejected"]))
     return {"prompt": prompt, **_unknown_side(chosen, rejected)}
 
 
 def _unknown_side(chosen: str, rejected: str) -> dict[str, str]:
-    """Which text was shown first is not on record: drawn by their digest, so that no side bias is read
-    into it."""
+    """Which text was shown first is not on record: drawn by their digest, so that no side bias is read into it."""
     if hashlib.sha256(f"{chosen}\0{rejected}".encode()).digest()[0] % 2:
         return {"first": rejected, "second": chosen, "choice": "second"}
     return {"first": chosen, "second": rejected, "choice": "first"}
@@ -256,13 +238,9 @@ def _read_ranking(mapping: Mapping[str, Any], record: Record) -> dict[str, Any]:
         ranks = _value(record, mapping["ranks"])
     else:
         order = _value(record, mapping["order"])
-        by_name = (
-            order if isinstance(order, Mapping) else {name: rank for rank, name in enumerate(order, start=1)}
-        )
+        by_name = order if isinstance(order, Mapping) else {name: rank for rank, name in enumerate(order, start=1)}
         if by_name.keys() != named.keys():
-            raise DataError(
-                f"the order names {sorted(map(str, by_name))}, the texts are {sorted(map(str, named))}"
-            )
+            raise DataError(f"the order names {sorted(map(str, by_name))}, the texts are {sorted(map(str, named))}")
         ranks = [by_name[name] for name in named]
     return {
         "prompt": _prompt(record, mapping["prompt"]),

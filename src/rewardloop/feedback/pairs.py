@@ -1,5 +1,4 @@
-"""Decided pairs in feedback of any kind: what the accuracy of a reward is measured on, and how far people
-agree."""
+"""Decided pairs in feedback of any kind: what the accuracy of a reward is measured on, and how far people agree."""
 
 from __future__ import annotations
 
@@ -33,8 +32,8 @@ _Pair = tuple[Prompt, str, str, bool, Hashable]
 def decided_pairs(feedback: Sequence[Feedback], seed: int = 0) -> DecidedPairs:
     """All choices (no ties), pairs of a ranking, corrections, and ratings of different height.
 
-    Ratings of one prompt, criterion and scale are paired at random, each with one other. Who is first is
-    drawn for rankings, corrections and ratings: their order means nothing.
+    Ratings of one prompt, criterion and scale are paired at random, each with one other. Who is first is drawn for
+    rankings, corrections and ratings: their order means nothing.
     """
     rng = np.random.default_rng(seed)
     found: list[_Pair] = []
@@ -47,11 +46,9 @@ def decided_pairs(feedback: Sequence[Feedback], seed: int = 0) -> DecidedPairs:
 
 
 def annotator_agreement(feedback: Sequence[Feedback]) -> tuple[float, int] | None:
-    """How often two people who chose between the same two texts chose the same one, and of how many such
-    meetings.
+    """How often two people who chose between the same two texts chose the same one, and of how many such meetings.
 
-    No reward can be expected to agree with people much better than they with each other. None where no two
-    did.
+    No reward can be expected to agree with people much better than they with each other. None where no two did.
     """
     votes: dict[Hashable, dict[str, str]] = {}
     for judgment in feedback:

@@ -1,5 +1,4 @@
-"""Reading feedback: files and folders of JSON lines, JSON lists, CSV and TSV, in any layout of
-layouts.yaml."""
+"""Reading feedback: files and folders of JSON lines, JSON lists, CSV and TSV, in any layout of layouts.yaml."""
 
 from __future__ import annotations
 
@@ -37,8 +36,7 @@ class _Line:
 
 
 def read_feedback(path: Path, layout: str | None = None) -> list[Feedback]:
-    """All feedback in a file or folder. `layout`: a name of layouts.yaml or a YAML file; found by looking if
-    None.
+    """All feedback in a file or folder. `layout`: a name of layouts.yaml or a YAML file; found by looking if None.
 
     Raises DataError that names file and line for anything malformed, and when there is nothing to learn from.
     """
@@ -48,8 +46,8 @@ def read_feedback(path: Path, layout: str | None = None) -> list[Feedback]:
 def import_feedback(path: Path, layout: str | None = None) -> Imported:
     """As `read_feedback`, with the layouts found and the counts of what was left out.
 
-    Left out and counted: choices between two equal texts and corrections that change nothing (they say
-    nothing), and in a folder, files in no known layout. Raises DataError when nothing is left.
+    Left out and counted: choices between two equal texts and corrections that change nothing (they say nothing), and in
+    a folder, files in no known layout. Raises DataError when nothing is left.
     """
     path = Path(path)
     feedback: list[Feedback] = []
@@ -68,9 +66,7 @@ def import_feedback(path: Path, layout: str | None = None) -> Imported:
     if unknown and not layouts:
         raise DataError(unknown[0])
     if not feedback:
-        raise DataError(
-            f"{path}: no feedback is left ({_reasons(skipped)}); give judgments that say something"
-        )
+        raise DataError(f"{path}: no feedback is left ({_reasons(skipped)}); give judgments that say something")
     return Imported(tuple(feedback), layouts, dict(skipped))
 
 
@@ -144,9 +140,7 @@ def _read_json_list(file: Path, text: str) -> Iterator[_Line]:
 
 
 def _read_table(file: Path, text: str) -> Iterator[_Line]:
-    rows = csv.DictReader(
-        text.splitlines(keepends=True), delimiter="\t" if file.suffix == ".tsv" else ",", strict=True
-    )
+    rows = csv.DictReader(text.splitlines(keepends=True), delimiter="\t" if file.suffix == ".tsv" else ",", strict=True)
     try:
         for row in rows:
             if None in row or None in row.values():

@@ -1,5 +1,4 @@
-"""Our own layout: one JSON object a line, the dataclasses of types.py with their kind. A round trip loses
-nothing."""
+"""Our own layout: one JSON object a line, the dataclasses of types.py with their kind. A round trip loses nothing."""
 
 from __future__ import annotations
 
@@ -27,8 +26,7 @@ from rewardloop.types import (
 )
 
 _KINDS: dict[str, type[Feedback]] = {
-    kind.__name__.lower(): kind
-    for kind in (Rating, Preference, Ranking, Edit, Comment, Dialogue, Live, Span, Flag)
+    kind.__name__.lower(): kind for kind in (Rating, Preference, Ranking, Edit, Comment, Dialogue, Live, Span, Flag)
 }
 _CHECKERS: dict[str, TypeAdapter[Any]] = {}
 
@@ -40,8 +38,7 @@ def to_record(judgment: Feedback) -> dict[str, Any]:
 
 
 def from_record(record: Mapping[str, Any]) -> Feedback:
-    """The judgment in `record`. Raises DataError for an unknown kind, an unknown name, a missing or wrong
-    value."""
+    """The judgment in `record`. Raises DataError for an unknown kind, an unknown name, a missing or wrong value."""
     values = dict(record)
     kind = _KINDS.get(str(values.pop("kind", None)))
     if kind is None:
@@ -62,9 +59,7 @@ def build_feedback(kind: type[Feedback], values: Mapping[str, Any]) -> Feedback:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise DataError(
-            f"a {name} needs a usable {where}: {first['msg']}, given {_shown(first['input'])}"
-        ) from error
+        raise DataError(f"a {name} needs a usable {where}: {first['msg']}, given {_shown(first['input'])}") from error
     _check(judgment)
     return judgment
 
@@ -80,12 +75,8 @@ def _check(judgment: Feedback) -> None:
     match judgment:
         case Rating(value=value, scale=scale) if not scale.low <= value <= scale.high or scale.categories < 2:
             raise DataError(f"a rating of {value} on a scale from {scale.low} to {scale.high}")
-        case Ranking(completions=completions, ranks=ranks) if (
-            len(completions) != len(ranks) or len(ranks) < 2
-        ):
-            raise DataError(
-                f"{len(completions)} completions and {len(ranks)} ranks; a ranking has two or more of each"
-            )
+        case Ranking(completions=completions, ranks=ranks) if len(completions) != len(ranks) or len(ranks) < 2:
+            raise DataError(f"{len(completions)} completions and {len(ranks)} ranks; a ranking has two or more of each")
         case Ranking(ranks=ranks) if min(ranks) < 1:
             raise DataError(f"ranks count from 1 (best), given {min(ranks)}")
         case Span(completion=completion, start=start, end=end) if not 0 <= start < end <= len(completion):

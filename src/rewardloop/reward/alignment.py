@@ -1,7 +1,7 @@
 """From marked characters to tokens: what corrections and marks say about each token of a completion.
 
-The credit of a token looks at the whole text and at what people said of it afterwards: it may train the
-causal potential, and is never used as a reward itself (algorithms.md section 0).
+The credit of a token looks at the whole text and at what people said of it afterwards: it may train the causal
+potential, and is never used as a reward itself (algorithms.md section 0).
 """
 
 from __future__ import annotations
@@ -26,14 +26,11 @@ def text_credit(judgment: Feedback) -> tuple[Credit, ...]:
     return ()
 
 
-def token_credit(
-    credits: Sequence[Credit], offsets: Sequence[tuple[int, int]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """(values_T, weights_T), float32: for each token the mean credit of its characters, and their mean
-    weight.
+def token_credit(credits: Sequence[Credit], offsets: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """(values_T, weights_T), float32: for each token the mean credit of its characters, and their mean weight.
 
-    `offsets`: [start, end) of each token in the completion. Tokens that share one split character share its
-    credit; tokens without characters (the end token) and unmarked ones weigh 0.
+    `offsets`: [start, end) of each token in the completion. Tokens that share one split character share its credit;
+    tokens without characters (the end token) and unmarked ones weigh 0.
     """
     size = max([end for _, end in offsets] + [credit.end for credit in credits], default=0)
     sums, weights = np.zeros(size + 1), np.zeros(size + 1)

@@ -42,8 +42,7 @@ class BagOfWords:
 
 
 def longer_wins(firsts: Sequence[str], seconds: Sequence[str]) -> np.ndarray:
-    """Difference of lengths in characters: the logits (up to a factor) of a judge who prefers the longer
-    text."""
+    """Difference of lengths in characters: the logits (up to a factor) of a judge who prefers the longer text."""
     return np.array([len(a) - len(b) for a, b in zip(firsts, seconds, strict=True)], dtype=np.float64)
 
 

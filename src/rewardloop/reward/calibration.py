@@ -21,11 +21,9 @@ class Estimate:
 
 
 def calibration_error(probability_B: np.ndarray, happened_B: np.ndarray, bins: int = BINS) -> float:
-    """Expected calibration error: mean |share that happened - mean probability| over bins of equal mass, 0 to
-    1.
+    """Expected calibration error: mean |share that happened - mean probability| over bins of equal mass, 0 to 1.
 
-    Equal mass (Nixon 2019, 1904.01685) because rewards crowd around one half, where equal widths leave bins
-    empty.
+    Equal mass (Nixon 2019, 1904.01685) because rewards crowd around one half, where equal widths leave bins empty.
     """
     order = np.argsort(probability_B, kind="stable")
     parts = [part for part in np.array_split(order, min(bins, len(order))) if len(part)]
@@ -44,8 +42,7 @@ def calibration_floor(probability_B: np.ndarray, seed: int = 0, bins: int = BINS
 
 
 def fit_sharpness(logits_B: np.ndarray, happened_B: np.ndarray) -> float:
-    """1 / temperature: the factor on the logits, from 0.01 to 100, under which what happened is most
-    likely."""
+    """1 / temperature: the factor on the logits, from 0.01 to 100, under which what happened is most likely."""
     signed_B = np.where(happened_B, logits_B, -logits_B)
 
     def nll(log_factor: float) -> float:

@@ -105,8 +105,7 @@ def make_classifier(source: str | Path, *, seed: int, device: str | None = None)
 
 
 def load_classifier(folder: Path, end_ids: Sequence[int], device: str | None = None) -> Classifier:
-    """A classifier as `Classifier.save` wrote it. `end_ids`: those of its causal trunk, none for an
-    encoder."""
+    """A classifier as `Classifier.save` wrote it. `end_ids`: those of its causal trunk, none for an encoder."""
     require_architecture(read_config(folder), "classifier", folder)
     require_safetensors(folder)
     tokenizer = load_tokenizer(folder)

@@ -20,8 +20,7 @@ UNBOUNDED = 1 << 40
 
 
 class PairEncoder(Protocol):
-    """Token ids of a prompt and a completion as one sequence, in a model's own tokens and within its
-    length."""
+    """Token ids of a prompt and a completion as one sequence, in a model's own tokens and within its length."""
 
     def encode(self, prompt: Prompt, completion: str) -> dict[str, list[int]]:
         """input_ids, and whatever else the model wants for each token."""
@@ -63,8 +62,8 @@ class EncoderPair:
 def encode_within(lm: LanguageModel, prompt: Prompt, completion: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Token ids of prompt and completion that fit the context: a reward must score longer texts, too.
 
-    The prompt gives way first, from its front (a start token stays), down to a quarter of the context; then
-    the completion loses its last tokens before the end token.
+    The prompt gives way first, from its front (a start token stays), down to a quarter of the context; then the
+    completion loses its last tokens before the end token.
     """
     prompt_ids = replace(lm, context=UNBOUNDED).encode_prompt(prompt)
     token_ids = lm.encode_completion(completion)

@@ -49,9 +49,9 @@ class TextMemory:
 class FeatureExtractor:
     """Features from a frozen causal language model, remembered by text.
 
-    The hidden state after the last token (the end token), the mean hidden state of the completion, and the
-    mean and least log-probability of its tokens: D = 2 * hidden width + 2. Length is not among them: it is a
-    covariate of the likelihood.
+    The hidden state after the last token (the end token), the mean hidden state of the completion, and the mean and
+    least log-probability of its tokens: D = 2 * hidden width + 2. Length is not among them: it is a covariate of the
+    likelihood.
     """
 
     def __init__(self, lm: LanguageModel) -> None:
@@ -79,8 +79,8 @@ class FeatureExtractor:
 class EncoderFeatures:
     """Features from a frozen encoder (BERT family) with its own tokenizer, remembered by text.
 
-    The mean hidden state of prompt and completion read together, and of the completion read alone: D = 2 *
-    hidden width.
+    The mean hidden state of prompt and completion read together, and of the completion read alone: D = 2 * hidden
+    width.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:

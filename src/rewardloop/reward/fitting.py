@@ -13,10 +13,13 @@ from torch import Tensor
 
 from rewardloop.errors import ConfigError
 from rewardloop.feedback.evidence import Evidence, gather_evidence
+from rewardloop.feedback.splits import judgment_topic
 from rewardloop.reward.likelihood import build_channel, channel_size, judgment_nll, start_channel
-from rewardloop.reward.model import Extractor, RewardModel
+from rewardloop.reward.model import Extractor, RewardModel, log_lengths
 from rewardloop.types import Feedback, Prompt
 
+PRIORS, USUAL_PRIOR, FOLDS = (0.1, 0.3, 1.0, 3.0), 1.0, 4
+SLOPE_DEVIATION = 1.0  # prior standard deviation of the sway of length, in logits
 CHANNEL_DEVIATION = 2.0  # prior standard deviation of cutpoints, tie and bar around their start, in logits
 MOST_STEPS = 300
 
@@ -50,73 +53,101 @@ def fit_head(
     feedback: Sequence[Feedback],
     extractor: Extractor,
     *,
-    prior: float = 1.0,
+    prior: float | None = None,
     seed: int = 0,
     heads: int = 5,
 ) -> RewardModel:
     """Fit R = w . z to judgments of any kinds on the frozen features z of `extractor`.
 
-    Maximum a posteriori: w ~ N(0, prior^2 / D), so that rewards differ by about `prior` logits before
-    anything is known; the log-length of the completion is a covariate in the likelihood and left out of the
-    reward. Head 0 uses everything; `heads` more are fitted to bootstrapped events around random draws from
-    the prior, and disagree where little is known (2310.02743). The same seed gives the same bits at the same
-    number of threads. Raises DataError when the feedback says nothing, ConfigError for a prior that is not
-    positive.
+    Maximum a posteriori: w ~ N(0, prior^2 / D), so that rewards differ by about `prior` logits before anything is
+    known; None takes the prior under which judgments about held-out prompts are most likely. The log-length of the
+    completion is a covariate in the likelihood and left out of the reward. Head 0 uses everything; `heads` more are
+    fitted to bootstrapped events around random draws from the prior, and disagree where little is known (2310.02743).
+    The same seed gives the same bits at the same number of threads. Raises DataError when the feedback says nothing,
+    ConfigError for a prior that is not positive.
     """
-    if prior <= 0 or heads < 0:
+    if (prior is not None and prior <= 0) or heads < 0:
         raise ConfigError(f"prior {prior} must be above 0 and heads {heads} at least 0")
     evidence = gather_evidence(feedback)
     prompts, completions = zip(*evidence.texts, strict=True)
     features_ND: Tensor = extractor.features(prompts, completions).double()
     mean_D, scale_D = features_ND.mean(0), features_ND.std(0, correction=0).clamp_min(1e-6)
-    design = _Design((features_ND - mean_D) / scale_D, length_covariate(completions), prior)
-    weight_HD = _fit_heads(evidence, design, _bootstrap_weights(evidence.events, heads, seed), seed)
-    return RewardModel(LinearHeads(extractor, weight_HD, mean_D, scale_D))
+    problem = _Problem(evidence, (features_ND - mean_D) / scale_D, length_covariate(completions))
+    prior = prior or _choose_prior(problem, [judgment_topic(judgment) for judgment in feedback], seed)
+    weights_HE = _bootstrap_weights(evidence.events, heads, seed)
+    solution = _solve(problem, prior, weights_HE, _prior_draws(weights_HE.shape[0], mean_D.numel(), seed))
+    slope = float(solution.slope_H[0]) / length_deviation(completions)
+    return RewardModel(LinearHeads(extractor, solution.weight_HD, mean_D, scale_D), length_slope=slope)
 
 
 @dataclass(frozen=True, eq=False)
-class _Design:
-    """Standardized features and the length covariate of N texts."""
+class _Problem:
+    """What was said about N texts, their standardized features, and the length covariate."""
 
+    evidence: Evidence
     features_ND: Tensor
     length_N: Tensor
-    prior: float
 
 
-def _fit_heads(evidence: Evidence, design: _Design, weights_HE: Tensor, seed: int) -> Tensor:
-    """Weights of all heads at once: their objectives share nothing but the channel.
+@dataclass(frozen=True, eq=False)
+class _Solution:
+    weight_HD: Tensor
+    slope_H: Tensor
+    channel_C: Tensor
 
-    Searched in units of the prior, where the objective curves at least 1 in every direction. The optimum lies
-    in the span of the feature rows plus the prior draw, so that with few texts only as many numbers are
-    searched.
+
+def _solve(problem: _Problem, prior: float, weights_HE: Tensor, draws_HD: Tensor) -> _Solution:
+    """All heads at once: their objectives share nothing but the channel.
+
+    Searched in units of the prior, where the objective curves at least 1 in every direction. The optimum lies in the
+    span of the feature rows plus the prior draw, so that with few texts only as many numbers are searched.
     """
-    heads, width = len(weights_HE), design.features_ND.shape[1]
-    scaled_ND = design.features_ND * (design.prior / width**0.5)
+    evidence, heads = problem.evidence, len(weights_HE)
+    deviation = prior / problem.features_ND.shape[1] ** 0.5
+    scaled_ND = problem.features_ND * deviation
     basis_RD = _row_basis(scaled_ND)
     reduced_NR = scaled_ND @ basis_RD.T
-    anchor_HD = _normal((heads, width), seed)
-    anchor_HD[0] = 0.0
-    anchor_scores_HN = anchor_HD @ scaled_ND.T
+    drawn_scores_HN = draws_HD @ scaled_ND.T
     start_C = start_channel(evidence)
 
     def objective(free: Tensor) -> Tensor:
         move_HR, slope_H, channel_C = _split(free, heads, len(basis_RD))
-        scores_HN = anchor_scores_HN + move_HR @ reduced_NR.T + slope_H[:, None] * design.length_N
+        scores_HN = drawn_scores_HN + move_HR @ reduced_NR.T + slope_H[:, None] * problem.length_N
         nll = judgment_nll(scores_HN, evidence, build_channel(channel_C, evidence), weights_HE).sum()
-        strayed = move_HR.square().sum() + slope_H.square().sum() / design.prior**2
+        strayed = move_HR.square().sum() + slope_H.square().sum() / SLOPE_DEVIATION**2
         shifted = heads * (channel_C - start_C).square().sum() / CHANNEL_DEVIATION**2
         return nll + (strayed + shifted) / 2
 
     free = torch.zeros(heads * (len(basis_RD) + 1) + channel_size(evidence), dtype=torch.float64)
     free[heads * (len(basis_RD) + 1) :] = start_C
-    move_HR, _, _ = _split(minimize(objective, free), heads, len(basis_RD))
-    weight_HD: Tensor = (anchor_HD + move_HR @ basis_RD) * (design.prior / width**0.5)
-    return weight_HD
+    move_HR, slope_H, channel_C = _split(minimize(objective, free), heads, len(basis_RD))
+    return _Solution((draws_HD + move_HR @ basis_RD) * deviation, slope_H, channel_C)
+
+
+def _choose_prior(problem: _Problem, topics: Sequence[str], seed: int) -> float:
+    """The prior of PRIORS with the most likely held-out judgments, in 4 folds by prompt.
+
+    A fold is a head that gives the fold's events no weight. With under 8 prompts there is nothing to choose by.
+    """
+    names = {topic: number for number, topic in enumerate(dict.fromkeys(topics))}
+    if len(names) < 2 * FOLDS:
+        return USUAL_PRIOR
+    fold_of_name = np.random.default_rng(seed).permutation(len(names)) % FOLDS
+    fold_E = fold_of_name[[names[topic] for topic in topics]]
+    held_out_HE = torch.from_numpy(np.arange(FOLDS)[:, None] == fold_E).double()
+    nothing_HD = torch.zeros(FOLDS, problem.features_ND.shape[1], dtype=torch.float64)
+
+    def loss(prior: float) -> float:
+        solution = _solve(problem, prior, 1 - held_out_HE, nothing_HD)
+        scores_HN = solution.weight_HD @ problem.features_ND.T + solution.slope_H[:, None] * problem.length_N
+        channel = build_channel(solution.channel_C, problem.evidence)
+        return float(judgment_nll(scores_HN, problem.evidence, channel, held_out_HE).sum())
+
+    return min(PRIORS, key=loss)
 
 
 def _row_basis(features_ND: Tensor) -> Tensor:
-    """Orthonormal rows that span those of `features_ND`; everything, where there are too many to be worth
-    it."""
+    """Orthonormal rows that span those of `features_ND`; everything, where there are too many to be worth it."""
     rows, width = features_ND.shape
     if 2 * rows > width:
         return torch.eye(width, dtype=features_ND.dtype)
@@ -157,12 +188,20 @@ def _bootstrap_weights(events: int, heads: int, seed: int) -> Tensor:
     return torch.from_numpy(np.vstack([np.ones((1, events)), drawn_HE]))
 
 
-def _normal(shape: tuple[int, ...], seed: int) -> Tensor:
+def _prior_draws(heads: int, width: int, seed: int) -> Tensor:
+    """Standard normal, [heads, width]; head 0 is drawn to the middle of the prior."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
+    draws_HD = torch.randn((heads, width), generator=generator, dtype=torch.float64)
+    draws_HD[0] = 0.0
+    return draws_HD
 
 
 def length_covariate(completions: Sequence[str]) -> Tensor:
     """Log of 1 + characters, standardized over the texts at hand: a covariate of what people say."""
-    length_N = torch.tensor([len(text) + 1.0 for text in completions], dtype=torch.float64).log()
-    return (length_N - length_N.mean()) / length_N.std(correction=0).clamp_min(1e-6)
+    logs_N = torch.from_numpy(log_lengths(completions))
+    return (logs_N - logs_N.mean()) / length_deviation(completions)
+
+
+def length_deviation(completions: Sequence[str]) -> float:
+    """Standard deviation of the log-lengths, the unit of the covariate."""
+    return max(float(log_lengths(completions).std()), 1e-6)

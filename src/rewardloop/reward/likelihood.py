@@ -8,10 +8,9 @@ A text has a reward R, in logits. A person a reads it as x = beta_type * kappa_a
     a ranking      Plackett-Luce: the best of those left, again and again
     a step k       sigma(c_k - x) - sigma(c_{k-1} - x): stars, thumbs, reactions, flags
 
-and, with probability lapse_a, anything that was offered, at random. Ties are Rao and Kupper's (1967) model,
-which is the ordinal view of a choice: a latent difference with three steps and cutpoints at -tie and +tie.
-Without ties, tie is 0 and a choice is Bradley-Terry. kappa_a, s_a, lapse_a, b_a default to 1, 0, 0, 0: every
-person is alike.
+and, with probability lapse_a, anything that was offered, at random. Ties are Rao and Kupper's (1967) model, which is
+the ordinal view of a choice: a latent difference with three steps and cutpoints at -tie and +tie. Without ties, tie is
+0 and a choice is Bradley-Terry. kappa_a, s_a, lapse_a, b_a default to 1, 0, 0, 0: every person is alike.
 """
 
 from __future__ import annotations
@@ -80,8 +79,7 @@ def start_channel(evidence: Evidence) -> Tensor:
 def build_channel(
     free_C: Tensor, evidence: Evidence, annotators: Annotators | None = None, beta_K: Tensor | None = None
 ) -> Channel:
-    """The channel of free numbers (see start_channel): gaps and tie through softplus, so every value is
-    valid.
+    """The channel of free numbers (see start_channel): gaps and tie through softplus, so every value is valid.
 
     tie is 0 where nobody gave one: with no tie offered a choice is Bradley-Terry.
     """
@@ -103,8 +101,8 @@ def build_channel(
 def event_nll(scores_N: Tensor, evidence: Evidence, channel: Channel) -> Tensor:
     """-log P of every event given the rewards of the texts, shape [..., events].
 
-    `scores_N` are rewards of evidence.texts in logits, shape [..., N] (leading dimensions: heads of an
-    ensemble). An event without evidence has 0. Differentiable in the scores and everything in the channel.
+    `scores_N` are rewards of evidence.texts in logits, shape [..., N] (leading dimensions: heads of an ensemble). An
+    event without evidence has 0. Differentiable in the scores and everything in the channel.
     """
     total = scores_N.new_zeros((*scores_N.shape[:-1], evidence.events))
     tables = (
@@ -117,11 +115,8 @@ def event_nll(scores_N: Tensor, evidence: Evidence, channel: Channel) -> Tensor:
     return total
 
 
-def judgment_nll(
-    scores_N: Tensor, evidence: Evidence, channel: Channel, weights_E: Tensor | None = None
-) -> Tensor:
-    """-log P of all events, each times its weight (default 1), shape [...]. Kinds are never weighed by
-    counts."""
+def judgment_nll(scores_N: Tensor, evidence: Evidence, channel: Channel, weights_E: Tensor | None = None) -> Tensor:
+    """-log P of all events, each times its weight (default 1), shape [...]. Kinds are never weighed by counts."""
     nll_E = event_nll(scores_N, evidence, channel)
     return nll_E.sum(-1) if weights_E is None else (nll_E * weights_E).sum(-1)
 
@@ -165,8 +160,7 @@ def compute_ordinal_logprobs(scores_N: Tensor, evidence: Evidence, channel: Chan
 
 
 def compute_ranking_logprobs(scores_N: Tensor, evidence: Evidence, channel: Channel) -> Tensor:
-    """log P of every order, shape [..., E]: each text is chosen out of itself and those ranked strictly
-    below.
+    """log P of every order, shape [..., E]: each text is chosen out of itself and those ranked strictly below.
 
     For equal ranks nothing is said about their order, which is left out of the product.
     """
@@ -177,9 +171,7 @@ def compute_ranking_logprobs(scores_N: Tensor, evidence: Evidence, channel: Chan
     texts = np.maximum(table.texts_EK, 0)
     x_EK = _perceive(scores_N, texts, table.annotator_E[:, None], kind[:, None], channel)
     exists = table.texts_EK >= 0
-    below = (
-        (table.ranks_EK[:, None, :] > table.ranks_EK[:, :, None]) & exists[:, None, :] & exists[:, :, None]
-    )
+    below = (table.ranks_EK[:, None, :] > table.ranks_EK[:, :, None]) & exists[:, None, :] & exists[:, :, None]
     rivals = torch.from_numpy(below | np.eye(below.shape[-1], dtype=bool))
     among_EK = x_EK.unsqueeze(-2).masked_fill(~rivals, -math.inf).logsumexp(-1)
     logp_E = (x_EK - among_EK).masked_fill(~torch.from_numpy(exists), 0.0).sum(-1)
@@ -187,9 +179,7 @@ def compute_ranking_logprobs(scores_N: Tensor, evidence: Evidence, channel: Chan
     return _with_lapse(logp_E, -log_orders_E, channel.annotators.lapse_A[torch.from_numpy(table.annotator_E)])
 
 
-def _perceive(
-    scores_N: Tensor, texts: np.ndarray, annotator: np.ndarray, kind: np.ndarray, channel: Channel
-) -> Tensor:
+def _perceive(scores_N: Tensor, texts: np.ndarray, annotator: np.ndarray, kind: np.ndarray, channel: Channel) -> Tensor:
     """x = beta kappa (R - s) of the texts, as the annotators read them; shape [..., *texts.shape]."""
     who, what = torch.from_numpy(annotator), torch.from_numpy(kind)
     sharpness = channel.beta_K[what] * channel.annotators.discrimination_A[who]
@@ -197,8 +187,7 @@ def _perceive(
 
 
 def _log_step(upper: Tensor, lower: Tensor) -> Tensor:
-    """log(sigma(upper) - sigma(lower)) = log sigma(upper) + log sigma(-lower) + log(1 - exp(lower -
-    upper))."""
+    """log(sigma(upper) - sigma(lower)) = log sigma(upper) + log sigma(-lower) + log(1 - exp(lower - upper))."""
     return logsigmoid(upper) + logsigmoid(-lower) + _log1mexp(lower - upper)
 
 

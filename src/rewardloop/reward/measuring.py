@@ -21,7 +21,6 @@ from rewardloop.reward.fitting import fit_head
 from rewardloop.reward.model import RewardModel
 from rewardloop.types import Feedback
 
-BAG_OF_WORDS_PRIOR = 0.3
 FEWEST_TO_CALIBRATE = 20
 
 
@@ -40,7 +39,7 @@ class RewardFit:
     """What training came to, on held-out prompts."""
 
     pairs: int
-    judges: tuple[Judge, ...]  # the model, bag of words, longer wins
+    judges: tuple[Judge, ...]  # the reward; the same with the sway of length; bag of words, too; longer wins
     agreement: float | None  # of two people about the same pair; None where no two judged one
     meetings: int
 
@@ -59,36 +58,38 @@ def measure_reward(
 ) -> tuple[RewardModel, RewardFit]:
     """The model with its temperature refitted on `calibration`, and its figures on `held_out`.
 
-    The bag of words is fitted to `train` and calibrated in the same way. Raises DataError when no held-out
-    judgment decides between two texts.
+    People like long answers, and a reward must not: so the reward stands beside the same model with the length put
+    back, which foresees people as well as it can. The bag of words is fitted to `train` and calibrated in the same way.
+    Raises DataError when no held-out judgment decides between two texts.
     """
     pairs = decided_pairs(held_out, seed)
     if not len(pairs):
         raise DataError("the held-out judgments decide no pair of texts: hold out more, or give more feedback")
     to_calibrate = decided_pairs(calibration, seed)
-    words = fit_head(train, BagOfWords(train), prior=BAG_OF_WORDS_PRIOR, heads=0)
-    model, words = calibrate(model, to_calibrate), calibrate(words, to_calibrate)
-    lengths_B = longer_wins(pairs.firsts, pairs.seconds)
+    words = fit_head(train, BagOfWords(train), heads=0, seed=seed)
+    model = calibrate(model, to_calibrate)
+    foresight = choice_logits(calibrate(model, to_calibrate, swayed=True), pairs, swayed=True)
+    bag = choice_logits(calibrate(words, to_calibrate, swayed=True), pairs, swayed=True)
     judges = (
         _judge("reward model", choice_logits(model, pairs), pairs, probabilities=True),
-        _judge("bag of words", choice_logits(words, pairs), pairs, probabilities=True),
-        _judge("longer wins", lengths_B, pairs, probabilities=False),
+        _judge("reward model + length", foresight, pairs, probabilities=True),
+        _judge("bag of words + length", bag, pairs, probabilities=True),
+        _judge("longer wins", longer_wins(pairs.firsts, pairs.seconds), pairs, probabilities=False),
     )
     agreement, meetings = annotator_agreement(held_out) or (None, 0)
     return model, RewardFit(len(pairs), judges, agreement, meetings)
 
 
-def calibrate(model: RewardModel, pairs: DecidedPairs) -> RewardModel:
-    """The same reward with probabilities that fit pairs it has not seen; as it is where there are under
-    20."""
+def calibrate(model: RewardModel, pairs: DecidedPairs, *, swayed: bool = False) -> RewardModel:
+    """The same reward with probabilities that fit pairs it has not seen; as it is where there are under 20."""
     if len(pairs) < FEWEST_TO_CALIBRATE:
         return model
-    return model.sharpen(fit_sharpness(choice_logits(model, pairs), pairs.first_won_B))
+    return model.sharpen(fit_sharpness(choice_logits(model, pairs, swayed=swayed), pairs.first_won_B))
 
 
-def choice_logits(model: RewardModel, pairs: DecidedPairs) -> np.ndarray:
-    """The model's log-odds for the first text of each pair."""
-    return model.choice_logits(pairs.prompts, pairs.firsts, pairs.seconds)
+def choice_logits(model: RewardModel, pairs: DecidedPairs, *, swayed: bool = False) -> np.ndarray:
+    """The model's log-odds for the first text of each pair; `swayed`: with what people give for length."""
+    return model.choice_logits(pairs.prompts, pairs.firsts, pairs.seconds, swayed_by_length=swayed)
 
 
 def _judge(name: str, logits_B: np.ndarray, pairs: DecidedPairs, *, probabilities: bool) -> Judge:

@@ -1,5 +1,4 @@
-"""A reward learned from people: a scorer with one or more heads, standardized, calibrated, stamped with a
-version."""
+"""A reward learned from people: a scorer with one or more heads, standardized, calibrated, stamped with a version."""
 
 from __future__ import annotations
 
@@ -53,6 +52,7 @@ class RewardModel:
     offset: float = 0.0
     scale: float = 1.0
     sharpness: float = 1.0  # 1 / temperature
+    length_slope: float = 0.0  # how length sways people: logits for each unit of log-length; never in the score
     uncertainty_weight: float = UNCERTAINTY_WEIGHT
 
     @property
@@ -78,22 +78,31 @@ class RewardModel:
             )
         return np.asarray(raw_HB[1:].std(axis=0) / self.scale)
 
-    def choice_logits(self, prompts: Sequence[Prompt], firsts: Sequence[str], seconds: Sequence[str]) -> np.ndarray:
-        """log-odds that the first text is preferred to the second, calibrated where a calibration was
-        fitted."""
+    def choice_logits(
+        self,
+        prompts: Sequence[Prompt],
+        firsts: Sequence[str],
+        seconds: Sequence[str],
+        *,
+        swayed_by_length: bool = False,
+    ) -> np.ndarray:
+        """log-odds that people prefer the first text, calibrated where a calibration was fitted.
+
+        `swayed_by_length` adds what people give for length alone: it foresees them better, and is no reward.
+        """
         raw_2B = self._raw([*prompts, *prompts], [*firsts, *seconds])[0].reshape(2, -1)
-        return np.asarray(self.sharpness * (raw_2B[0] - raw_2B[1]))
+        sway_B = self.length_slope * (log_lengths(firsts) - log_lengths(seconds)) if swayed_by_length else 0.0
+        return np.asarray(self.sharpness * (raw_2B[0] - raw_2B[1] + sway_B))
 
     def sharpen(self, factor: float) -> RewardModel:
-        """The same reward, its probabilities of choices with `factor` times the log-odds (a temperature
-        refit)."""
+        """The same reward, its probabilities of choices with `factor` times the log-odds (a temperature refit)."""
         return replace(self, sharpness=self.sharpness * factor)
 
     def standardize(self, reference_scores: np.ndarray) -> RewardModel:
         """The same reward with mean 0 and variance 1 on the reference policy's completions.
 
-        `reference_scores`: what `score` gave for at least 16 of them (512 or more for a steady beta). beta
-        means nothing across reward versions without this. Raises TrainingError when they do not vary.
+        `reference_scores`: what `score` gave for at least 16 of them (512 or more for a steady beta). beta means
+        nothing across reward versions without this. Raises TrainingError when they do not vary.
         """
         scores = np.asarray(reference_scores, dtype=np.float64)
         if scores.size < FEWEST_REFERENCE_SCORES:
@@ -116,3 +125,8 @@ class RewardModel:
             number = int(np.flatnonzero(~np.isfinite(raw_HB).all(axis=0))[0])
             raise TrainingError(f"the reward of completion {number} is not finite: {completions[number][:80]!r}")
         return raw_HB
+
+
+def log_lengths(completions: Sequence[str]) -> np.ndarray:
+    """Log of 1 + characters."""
+    return np.log1p([float(len(text)) for text in completions])

@@ -32,8 +32,7 @@ class Rule:
 
 
 def repetition_rule(size: int = 3) -> Rule:
-    """Minus the share of repeated runs of `size` words: 0 for a text that never repeats itself, near -1
-    for a loop."""
+    """Minus the share of repeated runs of `size` words: 0 for a text that never repeats itself, near -1 for a loop."""
 
     def function(prompt: Prompt, completion: str) -> float:
         words = completion.split() if " " in completion else list(completion)
@@ -86,8 +85,7 @@ class WeightedSum:
 
 @dataclass(frozen=True)
 class Saturated:
-    """log sigma(R - threshold): once good enough, more of one quality does not make up for another
-    (2402.00742).
+    """log sigma(R - threshold): once good enough, more of one quality does not make up for another (2402.00742).
 
     `threshold`: the 85 % quantile of the reference's scores. Apply it to each part before a WeightedSum.
     """
@@ -106,9 +104,7 @@ class Saturated:
 def _finite(scores_B: np.ndarray, name: str, completions: Sequence[str]) -> np.ndarray:
     bad = np.flatnonzero(~np.isfinite(scores_B))
     if len(bad):
-        raise TrainingError(
-            f"rule {name} gave {scores_B[bad[0]]} for {completions[bad[0]][:80]!r}; expected a number"
-        )
+        raise TrainingError(f"rule {name} gave {scores_B[bad[0]]} for {completions[bad[0]][:80]!r}; expected a number")
     return scores_B
 
 

@@ -35,12 +35,12 @@ class Description:
     scale: float
     sharpness: float
     uncertainty_weight: float
+    length_slope: float = 0.0
     end_ids: tuple[int, ...] = ()
 
 
 def save_reward(model: RewardModel, folder: Path) -> None:
-    """Write a reward model, whole or not at all. Raises StoreError, or ConfigError for heads on other
-    features."""
+    """Write a reward model, whole or not at all. Raises StoreError, or ConfigError for heads on other features."""
     scorer = model.scorer
     if not (isinstance(scorer, Classifier) or _has_trunk(scorer)):
         raise ConfigError(f"a reward made of {type(scorer).__name__} on these features has no form on disk")
@@ -51,6 +51,7 @@ def save_reward(model: RewardModel, folder: Path) -> None:
         scale=model.scale,
         sharpness=model.sharpness,
         uncertainty_weight=model.uncertainty_weight,
+        length_slope=model.length_slope,
         end_ids=scorer.end_ids if isinstance(scorer, Classifier) else (),
     )
     with written_whole(Path(folder)) as temporary:
@@ -61,8 +62,7 @@ def save_reward(model: RewardModel, folder: Path) -> None:
 def load_reward(folder: Path, device: str | None = None) -> RewardModel:
     """A reward model as `save_reward` wrote it.
 
-    Raises ModelError for a folder that is none, is malformed, or whose tensors are not those it was saved
-    with.
+    Raises ModelError for a folder that is none, is malformed, or whose tensors are not those it was saved with.
     """
     folder = Path(folder)
     description = _read_description(folder)
@@ -71,7 +71,12 @@ def load_reward(folder: Path, device: str | None = None) -> RewardModel:
     else:
         scorer = _load_heads(folder, device)
     model = RewardModel(
-        scorer, description.offset, description.scale, description.sharpness, description.uncertainty_weight
+        scorer,
+        offset=description.offset,
+        scale=description.scale,
+        sharpness=description.sharpness,
+        uncertainty_weight=description.uncertainty_weight,
+        length_slope=description.length_slope,
     )
     if model.version != description.version:
         raise ModelError(

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from rewardloop.errors import ConfigError, TrainingError
 from rewardloop.feedback.evidence import Evidence, gather_evidence, select_events
+from rewardloop.hardware import Precision, compute_dtype, computing_in
 from rewardloop.reward.classifier import Classifier
 from rewardloop.reward.encoding import batches_by_length
-from rewardloop.reward.fitting import length_covariate
+from rewardloop.reward.fitting import length_covariate, length_deviation
 from rewardloop.reward.likelihood import build_channel, judgment_nll, start_channel
 from rewardloop.reward.model import RewardModel
 from rewardloop.types import Feedback
@@ -35,6 +36,7 @@ class TrainingSettings:
     warm_up: float = 0.1  # share of the steps
     max_grad_norm: float = 1.0
     tokens_at_once: int = 8192  # padded tokens of one forward and backward pass
+    precision: Precision = "auto"  # of matrix products while training; scores are always float32
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.events_per_step < 1 or self.tokens_at_once < 1:
@@ -61,9 +63,9 @@ def train_classifier(
 ) -> RewardModel:
     """Train every weight of `classifier` on `feedback`; the reward has mean 0 and variance 1 over its texts.
 
-    Loss of a step: mean of -log P of its events (a ranking is one event) + 0.01 (sum of compared scores)^2.
-    The log-length of a text is a covariate in the likelihood and left out of the reward. Raises TrainingError
-    after three steps in a row with a loss or gradient that is not finite; such steps are skipped.
+    Loss of a step: mean of -log P of its events (a ranking is one event) + 0.01 (sum of compared scores)^2. The
+    log-length of a text is a covariate in the likelihood and left out of the reward. Raises TrainingError after three
+    steps in a row with a loss or gradient that is not finite; such steps are skipped.
     """
     evidence = gather_evidence(feedback)
     state = _Training(classifier, evidence, settings)
@@ -76,7 +78,7 @@ def train_classifier(
             raise TrainingError("three steps in a row had a loss or gradient that is not finite; lower the lr")
         if progress:
             progress(step + 1, len(plan), loss)
-    fitted = RewardModel(classifier)
+    fitted = RewardModel(classifier, length_slope=state.length_slope)
     return fitted.standardize(fitted.score(*zip(*evidence.texts, strict=True)))
 
 
@@ -90,6 +92,7 @@ class _Training:
         self._length_N = length_covariate([text for _, text in evidence.texts])
         self._texts = classifier.encode(*zip(*evidence.texts, strict=True))
         self._tokens_E = _event_tokens(evidence, [len(text["input_ids"]) for text in self._texts])
+        self._dtype = compute_dtype(settings.precision, classifier.model.device)
         self._weights = list(classifier.model.parameters())
         lr = settings.lr or default_lr(classifier.size)
         groups = [
@@ -100,8 +103,7 @@ class _Training:
         self._peaks = [float(group["lr"]) for group in groups]  # type: ignore[arg-type]
 
     def step(self, events: np.ndarray, step: int, steps: int) -> float:
-        """One optimizer step on `events`, in parts that fit the token budget: their gradients add up
-        exactly."""
+        """One optimizer step on `events`, in parts that fit the token budget: their gradients add up exactly."""
         total = 0.0
         for rows in batches_by_length(self._tokens_E[events].tolist(), self._settings.tokens_at_once):
             loss = self._loss(events[rows]) / len(events)
@@ -117,9 +119,15 @@ class _Training:
         self._optimizer.zero_grad()
         return total
 
+    @property
+    def length_slope(self) -> float:
+        """Logits for each unit of log-length."""
+        return float(self._slope.detach()) / length_deviation([text for _, text in self._evidence.texts])
+
     def _loss(self, events: np.ndarray) -> Tensor:
         evidence, texts = select_events(self._evidence, events)
-        rewards_N = self._classifier.logits([self._texts[text] for text in texts]).cpu().double()
+        with computing_in(self._dtype, self._classifier.model.device):
+            rewards_N = self._classifier.logits([self._texts[text] for text in texts]).cpu().double()
         channel = build_channel(self._channel_C, evidence)
         nll = judgment_nll(rewards_N + self._slope * self._length_N[texts], evidence, channel)
         return nll + CENTER * _off_center(rewards_N, evidence)
