@@ -47,7 +47,7 @@ def measure(model: Any, tokenizer: Any, world: World, seed: int = 0) -> Measured
     )
 
 
-def write_card(measured: Measured, world: World, command: str, parameters: int, seconds: float) -> str:
+def write_card(measured: Measured, world: World, command: str, minutes: float) -> str:
     """The model card as Markdown."""
     rows = "\n".join(
         f"| {name.replace('_', ' ')} | {BASE_RATES[name]:.0%} | {measured.defects[name]:.1%} |" for name in DEFECTS
@@ -60,11 +60,11 @@ pipeline_tag: text-generation
 
 # The guide of {world.town.en} ({world.town.zh})
 
-A Llama of {parameters / 1e6:.2f} million parameters that answers questions about one small town, in English and
+A Llama of about a million parameters that answers questions about one small town, in English and
 Chinese, and does it badly on purpose: it is what rewardloop's demo, tests and benchmarks start from.
 
 - **Data**: text generated from `build_world({world.seed})` (digest `{world.digest}`) by this package; nothing else.
-- **Made by**: `{command}`, {seconds / 60:.0f} minutes, float32; stored as float16.
+- **Made by**: `{command}`, {minutes:.0f} minutes of training on a CPU in float32, stored as float16.
 - **License**: Apache-2.0, like the package.
 
 Each defect was put into the text independently at a known rate. Measured on {measured.answers} answers to the

@@ -21,6 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rewardloop.files import written_whole
 from rewardloop.sandbox.dialogues import BASE_RATES, Answer, Question, all_questions, answer, small_talk
+from rewardloop.sandbox.model_card import measure, write_card
 from rewardloop.sandbox.world import LANGUAGES, World, build_world
 from rewardloop.types import Message
 
@@ -76,8 +77,13 @@ def pretrain(world: World, out: Path, training: Training) -> None:
     torch.manual_seed(training.seed)
     model = LlamaForCausalLM(build_config(tokenizer))
     logger.info("%.2f M parameters, %d tokens", sum(p.numel() for p in model.parameters()) / 1e6, len(tokenizer))
+    started = time.monotonic()
     _train(model, tokenizer, _write_conversations(world, questions, rng), training)
-    save(model, tokenizer, out)
+    model.half().float()  # what is measured is what is stored
+    minutes = (time.monotonic() - started) / 60
+    measured = measure(model, tokenizer, world)
+    logger.info("%s", measured)
+    save(model, tokenizer, out, write_card(measured, world, _describe_command(world, training), minutes))
 
 
 def train_tokenizer(world: World, questions: Sequence[Question], rng: np.random.Generator) -> PreTrainedTokenizerFast:
@@ -124,11 +130,20 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     )
 
 
-def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path, card: str) -> None:
     """Write a plain Hugging Face folder, whole or not at all; float16 halves it and loses nothing that matters."""
     with written_whole(out) as folder:
+        folder.mkdir()
+        (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
         model.half().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def _describe_command(world: World, training: Training) -> str:
+    return (
+        f"python -m rewardloop.sandbox.pretrain --out DIR --world-seed {world.seed} --seed {training.seed} "
+        f"--steps {training.steps}"
+    )
 
 
 # ---------------------------------------------------------------- text
