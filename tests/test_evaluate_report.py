@@ -109,7 +109,11 @@ def full_report() -> RunReport:
         figures=(gain(0.2, 0.31, 0.4), share, Figure("policy/kl", Estimate(6.4, 6.4, 6.4))),
         charts=charts_of_run(run_points(), answers=100),
         examples=(
-            Example(prompt, Answer("four coins a jar", 1.0), Answer(f"nine coins a jar {ATTACK}", -1.0, ("rudeness",))),
+            Example(
+                prompt,
+                Answer(f"four coins a jar {ATTACK}", 1.0),
+                Answer(f"nine coins a jar {ATTACK}", -1.0, ("rudeness",)),
+            ),
             Example("Once", Answer(" upon")),
         ),
         token_rewards=(TokenRewards(prompt, text, ((0, 1), (1, len(text)), (len(text), len(text))), (0.5, -2.0, 0.1)),),
@@ -286,3 +290,10 @@ def test_the_scale_ignores_one_outlier() -> None:
     scored = TokenRewards("", "x" * 41, tuple((i, i + 1) for i in range(41)), (100.0, *([1.0] * 40)))
     assert color_scale([scored]) == 1.0
     assert color_scale([]) == 1.0
+
+
+def test_texts_that_share_little_are_not_struck_out() -> None:
+    pair = Example("p", Answer("something else entirely, said anew"), Answer("nine coins a jar"))
+    html = render_page(RunReport("", (gain(0, 1, 2),), examples=(pair,)))
+    assert "<del>" not in html
+    assert "something else entirely, said anew" in html

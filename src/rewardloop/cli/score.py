@@ -18,6 +18,7 @@ from rewardloop.evaluate.page import write_report
 from rewardloop.evaluate.report import Language, RunReport
 from rewardloop.evaluate.token_rewards import TokenRewards, TokenScorer, color_scale
 from rewardloop.evaluate.typicality import TYPICALITY, typicality
+from rewardloop.evaluate.words import load_words
 from rewardloop.feedback.conversations import is_messages, read_messages
 from rewardloop.feedback.edits import split_pieces
 from rewardloop.models.language_model import load_language_model
@@ -75,7 +76,7 @@ def score(
         form: "terminal" colors the tokens, "json" writes one line for each text, "html" a page at `out`.
         numbers: in the terminal, each token's reward after it.
         out: file for "html" (its name ends in .html).
-        meaning: one sentence that says what the colors stand for.
+        meaning: what the colors stand for, a sentence or the name of one in words.yaml.
     """
     if not texts:
         raise DataError("no text to score; give one, or a file of {prompt, completion} lines with --file")
@@ -86,7 +87,7 @@ def score(
     elif form == "html":
         console.print(f"page: {_write_page(scored, out, meaning, language)}", highlight=False, soft_wrap=True)
     else:
-        _show(scored, console, numbers, meaning)
+        _show(scored, console, numbers, load_words(language)(meaning))
     return scored
 
 

@@ -24,7 +24,7 @@ def format_value(value: float, unit: Unit) -> str:
         text = f"{value:.0f}"
     else:
         digits = 2 if abs(value) < 10 else 1
-        text = f"{value:+.{digits}f}" if unit == "signed" else f"{value:.{digits}f}"
+        text = f"{value:+.{digits}f}" if unit == "signed" and value else f"{value:.{digits}f}"
     return text.replace("-", "−")
 
 

@@ -23,7 +23,7 @@ from rewardloop.evaluate.report import (
 from rewardloop.evaluate.sentences import describe
 from rewardloop.evaluate.token_rewards import TokenRewards, color_scale
 from rewardloop.evaluate.words import Words, load_words, read_resource
-from rewardloop.feedback.edits import find_changes
+from rewardloop.feedback.edits import MOSTLY_REWRITTEN, find_changes, similarity
 from rewardloop.files import write_text
 from rewardloop.reward.calibration import Estimate
 from rewardloop.types import Prompt
@@ -187,7 +187,12 @@ def _answer(answer: Answer, body: str, which: str, words: Words) -> str:
 
 
 def _difference(before: str, after: str) -> tuple[str, str]:
-    """Both texts with what was taken away struck out, and what is new underlined."""
+    """Both texts with what was taken away struck out, and what is new underlined.
+
+    Texts that share little are shown plain: marks on every word help nobody.
+    """
+    if similarity(before, after) < 1 - MOSTLY_REWRITTEN:
+        return escape(before), escape(after)
     old, new = "", ""
     for change in find_changes(before, after):
         gone, come = (
@@ -208,16 +213,19 @@ def _heat_maps(report: RunReport, words: Words) -> str:
     scale = color_scale(report.token_rewards)
     ends = f"{words('penalty')} −{scale:.2f}", f"+{scale:.2f} {words('reward')}"
     legend = f'<p class="legend"><span>{ends[0]}</span><i></i><span>{ends[1]}</span></p>'
-    meaning = f'<p class="note">{escape(report.token_rewards_meaning)}</p>' if report.token_rewards_meaning else ""
+    meaning = (
+        f'<p class="note">{escape(words(report.token_rewards_meaning))}</p>' if report.token_rewards_meaning else ""
+    )
     return meaning + legend + "".join(_heat_map(scored, scale, words) for scored in report.token_rewards)
 
 
 def _heat_map(scored: TokenRewards, scale: float, words: Words) -> str:
-    total = format_value(sum(scored.rewards), "signed")
-    return (
-        f"<article>{_prompt(scored.prompt, words)}"
-        f'<p class="text heat">{to_html(scored, scale)} <small>Σ {total}</small></p></article>'
-    )
+    total = f"<small>Σ {format_value(sum(scored.rewards), 'signed')}</small>"
+    if isinstance(scored.prompt, str):  # a text that goes on, not a question that is answered
+        above, begun = "", f'<span class="begun">{escape(scored.prompt)}</span>'
+    else:
+        above, begun = _prompt(scored.prompt, words), ""
+    return f'<article>{above}<p class="text heat">{begun}{to_html(scored, scale)} {total}</p></article>'
 
 
 def _settings(report: RunReport, words: Words) -> str:

@@ -27,12 +27,9 @@ from rewardloop.models.language_model import LanguageModel
 from rewardloop.models.packed import completion_rows, completion_targets, output_head, pack, packed_hidden
 from rewardloop.types import Prompt
 
-# What the colors mean, in one sentence for people.
-TYPICALITY: Final = (
-    "how much the model expected each token, log-probability plus entropy, in nats: "
-    "blue at least as likely as its usual choice, orange a surprise"
-)
-SHIFT: Final = "what training changed: blue tokens are said more readily than before, orange ones less, in nats"
+# Names of the sentences in words.yaml that say what the colors mean.
+TYPICALITY: Final = "typicality"
+SHIFT: Final = "shift"
 
 
 def typicality(lm: LanguageModel) -> TokenScorer:
