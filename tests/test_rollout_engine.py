@@ -307,6 +307,9 @@ def test_weights_that_are_not_finite_are_told_by_version() -> None:
     engine.load_weights(tensors, version=8)
     with pytest.raises(ModelError, match="weights version 8 gives log-probabilities that are not finite"):
         engine.generate(requests())
+    # a loop that rolls back can go on with the same engine
+    engine.load_weights(lm.model.state_dict(), version=7)
+    assert_logprobs_are_those_of_a_full_forward(lm, engine.generate(requests()))
 
 
 # ---------------------------------------------------------------- rollouts and bad input

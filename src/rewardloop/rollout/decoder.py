@@ -45,8 +45,8 @@ class Layer:
 class Decoder:
     """A model's forward pass over a slot cache. It holds copies of the weights; `load` replaces them.
 
-    Residual stream, norms, attention and logits are float32 on a CPU; the linear maps of the blocks run in
-    `dtype`, on other devices the cache as well.
+    The linear maps of the blocks run in `dtype`. The residual stream, norms and logits are float32, and on a
+    CPU also the cache and attention, which has no fast bfloat16 product for a single query.
     """
 
     def __init__(self, model: Any, dtype: torch.dtype, length: int) -> None:
@@ -79,8 +79,7 @@ class Decoder:
         """Zeros: what lies beyond a sequence is multiplied by 0 and so must be finite."""
         size = (2, slots, self.shape.kv_heads, length, self.shape.head_dim)
         return [
-            torch.zeros(size, dtype=self.cache_dtype, device=self.device)
-            for _ in range(self._config.num_hidden_layers)
+            torch.zeros(size, dtype=self.cache_dtype, device=self.device) for _ in range(self._config.num_hidden_layers)
         ]
 
     def decode(self, cache: list[Tensor], tokens_B: Tensor, positions_B: Tensor, longest: int) -> Tensor:
@@ -101,7 +100,7 @@ class Decoder:
             kv[:, rows_B, :, positions_B] = kv_B2HC
             mixed_BD = self._attend(query_BHC, kv[:, : len(tokens_B)], mask, longest)
             hidden_BD = self._finish(layer, hidden_BD, mixed_BD)
-        return self._head(self._norm(hidden_BD, self._final_norm)).float()
+        return self._head(self._norm(hidden_BD, self._final_norm))
 
     def prefill(self, cache: list[Tensor], prompts: list[Tensor], slots: list[list[int]]) -> None:
         """Write the keys and values of whole prompts; prompt i goes into each slot of slots[i].
@@ -162,9 +161,7 @@ class Decoder:
                 torch.unflatten(part[row_M], 0, (-1, length)).transpose(1, 2)
                 for part in (query_NHC, kv_N2HC[:, 0], kv_N2HC[:, 1])
             )
-            mixed = F.scaled_dot_product_attention(
-                query, key, value, is_causal=True, scale=1.0, enable_gqa=True
-            )
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0, enable_gqa=True)
             mixed_NHC[row_M] = mixed.transpose(1, 2).flatten(0, 1)
         return mixed_NHC.flatten(1)
 
@@ -188,7 +185,7 @@ class Decoder:
         self._embedding_VD = weights.embedding_VD.float().clone()
         self._positions_SD = None if weights.positions_SD is None else weights.positions_SD.float().clone()
         self._final_norm = _copied(weights.final_norm)
-        self._head = Projection(weights.head, torch.float32 if self.device.type == "cpu" else self.dtype)
+        self._head = Projection(weights.head, torch.float32)
         self._layers = [
             Layer(
                 attention_norm=_copied(layer.attention_norm),

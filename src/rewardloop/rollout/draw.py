@@ -50,9 +50,7 @@ def invert_cdf(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
     cdf_BK = sums_BK.cumsum(-1)
     block_B1, rest_B1 = _first_above(cdf_BK, uniform_B[:, None] * cdf_BK[:, -1:])
     ids_BW = block_B1 * BLOCK + torch.arange(BLOCK, device=probs_BV.device)
-    within_BW = (
-        probs_BV.gather(1, ids_BW.clamp(max=vocabulary - 1)).double().masked_fill_(ids_BW >= vocabulary, 0.0)
-    )
+    within_BW = probs_BV.gather(1, ids_BW.clamp(max=vocabulary - 1)).double().masked_fill_(ids_BW >= vocabulary, 0.0)
     offset_B1, _ = _first_above(within_BW.cumsum(-1), rest_B1)
     return (block_B1 * BLOCK + offset_B1)[:, 0].clamp_(max=vocabulary - 1)
 

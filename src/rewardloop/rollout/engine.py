@@ -62,6 +62,7 @@ class Engine:
     Raises ModelError where the model is of no known family.
     """
 
+    @torch.no_grad()
     def __init__(
         self,
         lm: LanguageModel,
@@ -93,17 +94,17 @@ class Engine:
         Raises ConfigError while submitted requests are running, and as `submit` does.
         """
         if self.busy:
-            raise ConfigError(
-                "the engine is running submitted requests; finish them with step() before generate()"
-            )
+            raise ConfigError("the engine is running submitted requests; finish them with step() before generate()")
         waiting = [self._check(request, handle) for handle, request in enumerate(requests, self._next_handle)]
         self._next_handle += len(waiting)
         self._queue.extend(waiting)
         done: dict[int, Completion] = {}
-        while self.busy:
-            done.update(
-                (event.handle, event.completion) for event in self.step() if event.completion is not None
-            )
+        try:
+            while self.busy:
+                done.update((event.handle, event.completion) for event in self.step() if event.completion is not None)
+        finally:  # also after an error or Ctrl-C the engine is ready for other work
+            self._queue.clear()
+            self._table.owners.clear()
         return [done[pending.handle] for pending in waiting]
 
     def submit(self, request: Request) -> int:
@@ -121,9 +122,7 @@ class Engine:
         for pending in self._queue:
             if pending.handle == handle:
                 self._queue.remove(pending)
-                return self._complete(
-                    pending, np.array([], np.int64), np.array([]), np.array([]), "cancelled"
-                )
+                return self._complete(pending, np.array([], np.int64), np.array([]), np.array([]), "cancelled")
         for row, pending in enumerate(self._table.owners):
             if pending.handle == handle:
                 return self._take_out(row, "cancelled")
@@ -149,9 +148,7 @@ class Engine:
             self._to_device(at_B),
             int(at_B.max()) + 1,
         )
-        token_B, logprob_B = draw_tokens(
-            logits_BV, table.temperatures[:rows], table.uniforms[place_B, at_B + 1]
-        )
+        token_B, logprob_B = draw_tokens(logits_BV, table.temperatures[:rows], table.uniforms[place_B, at_B + 1])
         tokens, logprobs = token_B.cpu().numpy(), logprob_B.cpu().numpy()
         if not np.isfinite(logprobs).all():
             raise ModelError(
@@ -161,6 +158,7 @@ class Engine:
         table.append(tokens, logprobs, self.weight_version)
         return self._events(tokens, logprobs)
 
+    @torch.no_grad()
     def load_weights(self, tensors: Mapping[str, Tensor], version: int) -> None:
         """Replace all weights between two steps; running sequences go on with them.
 
@@ -176,9 +174,7 @@ class Engine:
         if request.max_tokens < 1:
             raise ConfigError(f"max_tokens is {request.max_tokens}; at least 1 is expected")
         if not 0 <= request.temperature < float("inf"):
-            raise ConfigError(
-                f"temperature is {request.temperature}; 0 (greedy) or a positive number is expected"
-            )
+            raise ConfigError(f"temperature is {request.temperature}; 0 (greedy) or a positive number is expected")
         if request.seed < 0:
             raise ConfigError(f"seed is {request.seed}; an integer of at least 0 is expected")
         prompt_ids = self._lm.encode_prompt(request.prompt)
@@ -290,9 +286,7 @@ def _length_limit(lm: LanguageModel, max_length: int | None) -> int:
     if max_length is None and window is not None:
         limit = min(limit, window)
     if window is not None and limit > window:
-        raise ConfigError(
-            f"max_length is {limit}, and {lm.name} sees only {window} positions back; set it lower"
-        )
+        raise ConfigError(f"max_length is {limit}, and {lm.name} sees only {window} positions back; set it lower")
     if not 2 <= limit <= lm.context:
         raise ConfigError(f"max_length is {limit}; 2 to {lm.context}, the context of {lm.name}, is expected")
     return limit

@@ -124,9 +124,7 @@ def read_weights(family: Family, config: Any, tensors: Tensors) -> DecoderWeight
         return DecoderWeights(
             embedding_VD=embedding_VD,
             positions_SD=None if family.positions is None else tensors[family.positions],
-            layers=tuple(
-                family.layer(config, architecture, tensors, at) for at in range(config.num_hidden_layers)
-            ),
+            layers=tuple(family.layer(config, architecture, tensors, at) for at in range(config.num_hidden_layers)),
             final_norm=_norm(tensors, family.final_norm),
             # tied heads are left out of safetensors files
             head=Dense(tensors.get("lm_head.weight", embedding_VD), tensors.get("lm_head.bias")),

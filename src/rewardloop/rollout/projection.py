@@ -32,8 +32,6 @@ class Projection:
     def __call__(self, x_NI: Tensor) -> Tensor:
         x_NI = x_NI.to(self.dtype)
         if self._packed:
-            y_NO: Tensor = torch.ops.mkldnn._linear_pointwise(
-                x_NI, self._weight_OI, self._bias_O, "none", [], ""
-            )
+            y_NO: Tensor = torch.ops.mkldnn._linear_pointwise(x_NI, self._weight_OI, self._bias_O, "none", [], "")
             return y_NO
         return F.linear(x_NI, self._weight_OI, self._bias_O)
