@@ -109,7 +109,12 @@ def test_real_models_say_what_generate_says(shared: Path, name: str, prompt: str
 
 def test_slots_neighbors_and_order_of_arrival_do_not_change_what_is_said() -> None:
     lm = tiny_lm(end_ids=MANY_ENDS)
-    wanted = requests([*PROMPTS, *PROMPTS], max_tokens=30)
+    wanted = [
+        Request(prompt=prompt, max_tokens=max_tokens, temperature=temperature, seed=seed)
+        for seed, (prompt, max_tokens, temperature) in enumerate(
+            zip(PROMPTS * 3, (30, 6, 17) * 8, (1.0, 0.0, 0.5, 2.0, 1.0, 0.7) * 4, strict=True)
+        )
+    ]
     alone = [Engine(lm, slots=1, precision="float32").generate([request])[0] for request in wanted]
     assert len({len(completion.token_ids) for completion in alone}) > 3
     assert_same_words(Engine(lm, slots=3, precision="float32").generate(wanted), alone)
