@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -47,6 +47,9 @@ class LearnedReward:
         self._heard = len(feedback)
         prompts, texts = [c.prompt for c in pool.completions], [c.text for c in pool.completions]
         fitted = fit_head(feedback, self.extractor, seed=derive_seed(self.seed, "heads", len(feedback)) % 2**31)
+        # No pessimism: at these numbers of events the heads disagree about everything, and a penalty on that costs
+        # half of the correlation with the gold judge (docs/reward-models.md). Disagreement is watched instead.
+        fitted = replace(fitted, uncertainty_weight=0.0)
         self.source = fitted.standardize(fitted.score(prompts, texts))
         self.metrics = {"reward/disagreement": float(self.source.disagreement(prompts, texts).mean())}
         if foresight is not None:

@@ -24,6 +24,8 @@ class BagOfWords:
     An Extractor: `fit_head` on it is the bag-of-words baseline, fitted to the same judgments of every kind.
     """
 
+    summaries = 0
+
     def __init__(self, feedback: Sequence[Feedback]) -> None:
         texts = Counter[str]()
         for _, completion in gather_evidence(feedback).texts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +27,7 @@ from rewardloop.reward.encoding import (
 from rewardloop.types import Prompt
 
 TEXTS_AT_ONCE = 64
+SUMMARIES = 5  # of the log-probabilities of a completion; see pool_features
 TOKENS_AT_ONCE = 8192
 
 Text = tuple[Prompt, str]
@@ -49,10 +51,12 @@ class TextMemory:
 class FeatureExtractor:
     """Features from a frozen causal language model, remembered by text.
 
-    The hidden state after the last token (the end token), the mean hidden state of the completion, and the mean and
-    least log-probability of its tokens: D = 2 * hidden width + 2. Length is not among them: it is a covariate of the
-    likelihood.
+    The hidden state after the last token (the end token), the mean hidden state of the completion, and five summaries
+    of the log-probabilities of its tokens: D = 2 * hidden width + 5. Length is not among them: it is a covariate of
+    the likelihood.
     """
+
+    summaries = SUMMARIES
 
     def __init__(self, lm: LanguageModel) -> None:
         self.lm = lm
@@ -82,6 +86,8 @@ class EncoderFeatures:
     The mean hidden state of prompt and completion read together, and of the completion read alone: D = 2 * hidden
     width.
     """
+
+    summaries = 0
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
@@ -124,13 +130,24 @@ def make_extractor(source: str | Path, *, device: str | None = None) -> FeatureE
 
 
 def pool_features(hidden_BT1D: Tensor, logprobs_BT: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Last hidden, mean hidden of the completion's tokens, mean and least log-prob: features_BD, float32."""
+    """Last hidden, mean hidden of the completion's tokens, and summaries of their log-probs: features_BD, float32.
+
+    The summaries: mean, least, mean of the three least, and shares of tokens below 10 % and below 1 %. Where a text
+    goes wrong, its writer mostly was not sure.
+    """
     length_B = torch.tensor(lengths, device=hidden_BT1D.device)
     mask_BT = torch.arange(logprobs_BT.shape[1], device=hidden_BT1D.device) < length_B[:, None]
     rows_B = torch.arange(len(lengths), device=hidden_BT1D.device)
     last_BD = hidden_BT1D[rows_B, length_B]
     # column t is the state before token t, so the tokens themselves are columns 1 .. length
     mean_BD = (hidden_BT1D[:, 1:] * mask_BT[..., None]).sum(1) / length_B[:, None]
-    mean_B = logprobs_BT.masked_fill(~mask_BT, 0.0).sum(-1) / length_B
-    least_B = logprobs_BT.masked_fill(~mask_BT, torch.inf).amin(-1)
-    return torch.cat([last_BD, mean_BD, mean_B[:, None], least_B[:, None]], dim=-1).float()
+    return torch.cat([last_BD, mean_BD, _summarize(logprobs_BT, mask_BT, length_B)], dim=-1).float()
+
+
+def _summarize(logprobs_BT: Tensor, mask_BT: Tensor, length_B: Tensor) -> Tensor:
+    """[B, SUMMARIES]."""
+    known_BT = logprobs_BT.masked_fill(~mask_BT, 0.0)  # 0 is certainty: pads are never the least
+    three_B3 = known_BT.topk(min(3, known_BT.shape[1]), dim=-1, largest=False).values
+    columns = [known_BT.sum(-1) / length_B, -(-three_B3[:, 0]).log1p(), -(-three_B3).log1p().mean(-1)]
+    columns += [(known_BT < math.log(share)).sum(-1) / length_B for share in (0.1, 0.01)]
+    return torch.stack(columns, dim=-1)

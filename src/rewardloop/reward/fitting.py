@@ -60,7 +60,7 @@ def fit_head(
     """Fit R = w . z to judgments of any kinds on the frozen features z of `extractor`.
 
     Maximum a posteriori: w ~ N(0, prior^2 / D), so that rewards differ by about `prior` logits before anything is
-    known; None takes the prior under which judgments about held-out prompts are most likely. The log-length of the
+    known (half of that variance is left to the summaries of a text, where its features end in some); None takes the prior under which judgments about held-out prompts are most likely. The log-length of the
     completion is a covariate in the likelihood and left out of the reward. Head 0 uses everything; `heads` more are
     fitted to bootstrapped events around random draws from the prior, and disagree where little is known (2310.02743).
     The same seed gives the same bits at the same number of threads. Raises DataError when the feedback says nothing,
@@ -72,12 +72,22 @@ def fit_head(
     prompts, completions = zip(*evidence.texts, strict=True)
     features_ND: Tensor = extractor.features(prompts, completions).double()
     mean_D, scale_D = features_ND.mean(0), features_ND.std(0, correction=0).clamp_min(1e-6)
+    scale_D = scale_D / _prior_shares(len(scale_D), extractor.summaries)
     problem = _Problem(evidence, (features_ND - mean_D) / scale_D, length_covariate(completions))
     prior = prior or _choose_prior(problem, [judgment_topic(judgment) for judgment in feedback], seed)
     weights_HE = _bootstrap_weights(evidence.events, heads, seed)
     solution = _solve(problem, prior, weights_HE, _prior_draws(weights_HE.shape[0], mean_D.numel(), seed))
     slope = float(solution.slope_H[0]) / length_deviation(completions)
     return RewardModel(LinearHeads(extractor, solution.weight_HD, mean_D, scale_D), length_slope=slope)
+
+
+def _prior_shares(width: int, summaries: int) -> Tensor:
+    """Factors on standardized features, [D], mean square 1: many columns together weigh as much as few."""
+    plain = width - summaries
+    if summaries == 0 or plain == 0:
+        return torch.ones(width, dtype=torch.float64)
+    squares = torch.tensor([width / (2 * plain)] * plain + [width / (2 * summaries)] * summaries, dtype=torch.float64)
+    return squares.sqrt()
 
 
 @dataclass(frozen=True, eq=False)

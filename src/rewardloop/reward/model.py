@@ -37,6 +37,10 @@ class Extractor(Protocol):
     def digest(self) -> str:
         """Changes whenever a feature would."""
 
+    @property
+    def summaries(self) -> int:
+        """How many of the last columns sum up a text, each as telling as all the others together may be."""
+
     def features(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Tensor:
         """float32 features_BD on the CPU."""
 
