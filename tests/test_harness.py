@@ -25,9 +25,7 @@ def test_ratio_is_taken_pair_by_pair() -> None:
         harness.ratio("x", [1.0, 2.0], [1.0])
 
 
-@pytest.mark.parametrize(
-    ("better", "value", "met"), [("higher", 3, True), ("lower", 3, False), ("lower", 2, True)]
-)
+@pytest.mark.parametrize(("better", "value", "met"), [("higher", 3, True), ("lower", 3, False), ("lower", 2, True)])
 def test_targets_point_somewhere(better: str, value: float, met: bool) -> None:
     assert harness.spread("x", [value], target=2.5, better=better).met is met
 
@@ -42,16 +40,10 @@ def test_contenders_run_in_turn() -> None:
 
 
 def test_json_holds_figures_versions_settings_and_nothing_else(tmp_path: Path) -> None:
-    options = harness.parse_options(
-        "doc", ["--quick", "--json", str(tmp_path / "new" / "b.json"), "--threads", "1"]
-    )
-    harness.report(
-        "t", [harness.spread("x", [1.0, 2.0, 4.0], target=3, better="lower")], options, {"rounds": 1}
-    )
+    options = harness.parse_options("doc", ["--quick", "--json", str(tmp_path / "new" / "b.json"), "--threads", "1"])
+    harness.report("t", [harness.spread("x", [1.0, 2.0, 4.0], target=3, better="lower")], options, {"rounds": 1})
     document = json.loads((tmp_path / "new" / "b.json").read_text())
-    assert document["figures"] == [
-        {"name": "x", "value": 2.0, "low": 1.0, "high": 4.0, "target": 3, "better": "lower"}
-    ]
+    assert document["figures"] == [{"name": "x", "value": 2.0, "low": 1.0, "high": 4.0, "target": 3, "better": "lower"}]
     assert set(document) == {"figures", "versions", "settings"}
     assert document["settings"] == {"quick": True, "threads": 1, "rounds": 1}
     assert {"python", "torch", "cpu"} <= set(document["versions"])
