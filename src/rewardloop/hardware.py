@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, Final, Literal, cast, get_args
 
 import torch
@@ -73,7 +73,9 @@ def compute_dtype(precision: Precision, device: torch.device | str) -> torch.dty
 
 
 def computing_in(dtype: torch.dtype, device: torch.device | str) -> AbstractContextManager[Any]:
-    """Matrix products in `dtype` over float32 weights (autocast); sums, norms and the stream stay float32."""
-    if dtype == torch.float32:
-        return nullcontext()
-    return torch.autocast(torch.device(device).type, dtype=dtype)
+    """Matrix products in `dtype` over float32 weights (autocast); sums, norms and the stream stay float32.
+
+    Weights are converted once for as long as the outermost of these contexts is open; float32 within it
+    switches the conversion off for a while.
+    """
+    return torch.autocast(torch.device(device).type, dtype=dtype, enabled=dtype != torch.float32)

@@ -84,7 +84,7 @@ def backward_through_head(
     weight_VD: Tensor,
     targets_N: Tensor,
     gradient: Callable[[Tensor], Tensor],
-    weight_grad_VD: Tensor,
+    weight_grad_VD: Tensor | None,
     *,
     bias_V: Tensor | None = None,
     bias_grad_V: Tensor | None = None,
@@ -95,7 +95,7 @@ def backward_through_head(
 
     The loss may be any function of all N log-probs: `gradient` is given them and returns dL/dlogprobs, [N].
     Where N is larger than a chunk, the logits of the positions are computed twice instead. The gradients of
-    the head are *added* to `weight_grad_VD` and `bias_grad_V`, float32.
+    the head are *added* to `weight_grad_VD` and `bias_grad_V`, float32; None for what does not learn.
     """
     chunk = chunk or default_chunk(weight_VD)
     head = (weight_VD, bias_V, temperature)
@@ -219,11 +219,19 @@ def _add_gradients(
     dtype = hidden_nD.dtype
     scale_n1 = (grad_n / temperature)[:, None]
     own_n1 = -torch.expm1(logprobs_n)[:, None] * scale_n1  # c (1 - p_target)
-    others_nV = probs_nV.scatter_(-1, targets_n[:, None], 0.0)
+    rows_n = torch.arange(len(targets_n), device=targets_n.device)
+    others_nV = probs_nV.index_put_((rows_n, targets_n), probs_nV.new_zeros(()))
     if weight_grad_VD is not None:
-        weight_grad_VD -= others_nV.T @ (hidden_nD * scale_n1).to(dtype)
+        _subtract(weight_grad_VD, others_nV.T @ (hidden_nD * scale_n1).to(dtype))
         weight_grad_VD.index_add_(0, targets_n, (hidden_nD * own_n1).to(weight_grad_VD.dtype))
     if bias_grad_V is not None:
         bias_grad_V -= scale_n1[:, 0].to(dtype) @ others_nV
         bias_grad_V.index_add_(0, targets_n, own_n1[:, 0].to(bias_grad_V.dtype))
     return own_n1 * weight_VD[targets_n] - scale_n1 * (others_nV @ weight_VD)
+
+
+def _subtract(total_VD: Tensor, part_VD: Tensor) -> None:
+    """total -= part, of another type, block by block: no copy of the whole part in the type of the total."""
+    rows = max(1, BLOCK_ELEMENTS // total_VD.shape[1])
+    for total_bD, part_bD in zip(torch.split(total_VD, rows), torch.split(part_VD, rows), strict=True):
+        total_bD -= part_bD

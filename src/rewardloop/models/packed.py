@@ -94,16 +94,20 @@ def pack(
     )
 
 
-def packed_hidden(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
+def packed_hidden(model: PreTrainedModel, batch: PackedBatch, embeddings_ND: Tensor | None = None) -> Tensor:
     """Hidden states after the final norm, [N, D]; gradients flow. Row i has seen the tokens of its own
     sequence up to and including token i.
+
+    `embeddings_ND` takes the place of the input embeddings of the batch, for who needs the gradient there.
     """
     trunk = cast(Any, model.base_model)
+    if embeddings_ND is None:
+        embeddings_ND = model.get_input_embeddings()(batch.input_ids_N)
     if not getattr(model, "_supports_attention_backend", False):
-        return _padded_hidden(trunk, batch)
+        return _padded_hidden(trunk, batch, embeddings_ND)
     with _packed_attention(trunk.config):
         output = trunk(
-            input_ids=batch.input_ids_N[None],
+            inputs_embeds=embeddings_ND[None],
             position_ids=batch.position_ids_N[None],
             use_cache=False,
             packed_groups=batch.groups,
@@ -148,7 +152,7 @@ def output_head(model: PreTrainedModel) -> tuple[Tensor, Tensor | None]:
 
 
 def split_rows(values_N: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Values of completion tokens, sequence after sequence -> [B, T], right-padded with 0."""
+    """Values of tokens (vectors too), sequence after sequence -> [B, T], right-padded with 0."""
     return pad_sequence(list(torch.split(values_N, list(lengths))), batch_first=True)
 
 
@@ -284,7 +288,7 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Ten
     """On a processor in float32: there the backward pass in bfloat16 takes twice as long, and is less exact."""
     if query.device.type != "cpu":
         return scaled_dot_product_attention(query, key, value, **options)
-    with torch.autocast("cpu", enabled=False):
+    with computing_in(torch.float32, "cpu"):
         output = scaled_dot_product_attention(query.float(), key.float(), value.float(), **options)
     return output.to(query.dtype)
 
@@ -342,14 +346,10 @@ def _padding_index(lengths: Sequence[int], device: torch.device) -> tuple[Tensor
     return to_padded_GL.flatten().to(device), real_GL.flatten().nonzero()[:, 0].to(device)
 
 
-def _padded_hidden(trunk: Any, batch: PackedBatch) -> Tensor:
+def _padded_hidden(trunk: Any, batch: PackedBatch, embeddings_ND: Tensor) -> Tensor:
     """The plain way, for architectures without the extension point."""
-    sequences = torch.split(batch.input_ids_N, list(batch.lengths))
-    lengths_B1 = torch.tensor(batch.lengths, device=batch.input_ids_N.device)[:, None]
-    mask_BS = torch.arange(max(batch.lengths), device=batch.input_ids_N.device) < lengths_B1
-    output = trunk(
-        input_ids=pad_sequence(list(sequences), batch_first=True),
-        attention_mask=mask_BS.long(),
-        use_cache=False,
-    )
+    embeddings_BSD = split_rows(embeddings_ND, batch.lengths)
+    lengths_B1 = torch.tensor(batch.lengths, device=embeddings_BSD.device)[:, None]
+    mask_BS = torch.arange(embeddings_BSD.shape[1], device=embeddings_BSD.device) < lengths_B1
+    output = trunk(inputs_embeds=embeddings_BSD, attention_mask=mask_BS.long(), use_cache=False)
     return cast(Tensor, output.last_hidden_state[mask_BS])

@@ -1,46 +1,28 @@
 """The one update that all methods share: from completions and a loss of their log-probs to new weights.
 
-    1  pack completions into micro-batches by token budget, longest first
-    2  one forward pass of the trunk, in bfloat16 where the processor has it, over float32 weights
-    3  through the head, some completions at a time: log-probs, the loss's gradient, the head's gradients
-    4  one backward pass of the trunk
-    5  guards, clipping, one step of AdamW
-
-Step 3 is why a loss must add up over completions (functional/losses): its gradient with respect to the
-log-probs of a few completions is known as soon as they are, while their logits are still at hand.
+1  pack completions into micro-batches by token budget, longest first
+2  add up the gradient of the loss over them (optimize/backward)
+3  guards, clipping, one step of AdamW
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from rewardloop.errors import ConfigError, StoreError, TrainingError
-from rewardloop.functional.head import backward_through_head, default_chunk
-from rewardloop.functional.losses import LossOutput
 from rewardloop.hardware import Precision, compute_dtype, computing_in
 from rewardloop.models.language_model import LanguageModel
-from rewardloop.models.packed import (
-    PackedBatch,
-    completion_rows,
-    completion_targets,
-    head_logprobs,
-    output_head,
-    pack,
-    packed_hidden,
-    plan_passes,
-    split_rows,
-)
+from rewardloop.models.packed import PackedBatch, head_logprobs, pack, packed_hidden, plan_passes
+from rewardloop.optimize.backward import GradientPass, Loss
 
-# A loss of the log-probs [b, t] of some completions, whose rows in the caller's order are the second argument.
-# It must add up: the losses of any partition of the rows sum to the loss of the batch.
-Loss = Callable[[Tensor, Tensor], LossOutput]
+__all__ = ["Loss", "UpdateReport", "UpdateSettings", "Updater"]
 
 BAD_STEPS_IN_A_ROW: Final = 3  # then something is wrong that skipping does not mend
 
@@ -109,13 +91,14 @@ class Updater:
         temperature: float = 1.0,
     ) -> Tensor:
         """Log-probs [B, T] under the weights as they are, computed as in `step`; right-padded with 0."""
-        rows: dict[int, Tensor] = {}
-        for chosen, batch in self._microbatches(prompt_ids, token_ids):
-            logprobs_N = head_logprobs(
-                self.lm.model, self._hidden(batch), batch, temperature=temperature, dtype=self._dtype
-            )
-            rows.update(zip(chosen, torch.split(logprobs_N, list(batch.completion_lengths)), strict=True))
-        return torch.nn.utils.rnn.pad_sequence([rows[i] for i in range(len(rows))], batch_first=True)
+        found: dict[int, Tensor] = {}
+        model = self.lm.model
+        for rows, batch in self._microbatches(prompt_ids, token_ids):
+            with computing_in(self._dtype, model.device):
+                hidden_ND = packed_hidden(model, batch)
+            logprobs_N = head_logprobs(model, hidden_ND, batch, temperature=temperature, dtype=self._dtype)
+            found.update(zip(rows, torch.split(logprobs_N, list(batch.completion_lengths)), strict=True))
+        return pad_sequence([found[row] for row in range(len(found))], batch_first=True)
 
     def step(
         self,
@@ -131,26 +114,25 @@ class Updater:
         raises TrainingError.
         """
         self._optimizer.zero_grad()
-        total = _Total()
-        for chosen, batch in self._microbatches(prompt_ids, token_ids):
-            if not total.reason:
-                self._backward(batch, chosen, loss, temperature, total)
-        norm = math.nan if total.reason else self._clip()
-        if not total.reason and not math.isfinite(norm):
-            total.reason = f"the gradient has norm {norm}"
-        if total.reason:
-            self._skip(total.reason)
-        else:
+        gradient = GradientPass(self.lm, loss, self._dtype, temperature)
+        with computing_in(self._dtype, self.lm.model.device):
+            for rows, batch in self._microbatches(prompt_ids, token_ids):
+                gradient.add(batch, rows)
+                if gradient.reason:
+                    break
+        norm = math.nan if gradient.reason else self._clip()
+        reason = gradient.reason or ("" if math.isfinite(norm) else f"the gradient's norm is {norm}")
+        if not reason:
             self._optimizer.step()
-            self._bad_in_a_row = 0
         self._optimizer.zero_grad()
+        self._count(reason)
         return UpdateReport(
-            loss=total.loss,
+            loss=gradient.loss,
             grad_norm=norm,
-            tokens=total.tokens,
-            skipped=bool(total.reason),
-            reason=total.reason,
-            metrics=total.metrics,
+            tokens=gradient.tokens,
+            skipped=bool(reason),
+            reason=reason,
+            metrics=gradient.metrics,
         )
 
     def state_tensors(self) -> dict[str, Tensor]:
@@ -186,95 +168,21 @@ class Updater:
     ) -> Iterator[tuple[list[int], PackedBatch]]:
         """Rows and their packed batch, longest first."""
         lengths = [len(prompt) + len(ids) for prompt, ids in zip(prompt_ids, token_ids, strict=True)]
-        for chosen in plan_passes(lengths, self.settings.tokens_per_microbatch):
-            prompts, completions = [prompt_ids[i] for i in chosen], [token_ids[i] for i in chosen]
-            yield chosen, pack(prompts, completions, self.lm.model.device)
-
-    def _hidden(self, batch: PackedBatch) -> Tensor:
-        with computing_in(self._dtype, self.lm.model.device):
-            return packed_hidden(self.lm.model, batch)
-
-    def _backward(
-        self, batch: PackedBatch, chosen: Sequence[int], loss: Loss, temperature: float, total: _Total
-    ) -> None:
-        """Add the gradient of one micro-batch to the weights' gradients."""
-        hidden_ND = self._hidden(batch)
-        rows_N, targets_N = completion_rows(batch), completion_targets(batch)
-        weight_VD, bias_V = output_head(self.lm.model)
-        states_ND = hidden_ND[rows_N]
-        computed_ND, computed_VD = states_ND.detach().to(self._dtype), weight_VD.detach().to(self._dtype)
-        grads = []
-        for part, places in _head_parts(batch.completion_lengths, default_chunk(computed_VD)):
-            lengths = batch.completion_lengths[part]
-            rows_B = torch.tensor(chosen[part], device=rows_N.device)
-            grads.append(
-                backward_through_head(
-                    computed_ND[places],
-                    computed_VD,
-                    targets_N[places],
-                    partial(total.add, loss, rows_B, lengths),
-                    _gradient(weight_VD),
-                    bias_V=None if bias_V is None else bias_V.detach(),
-                    bias_grad_V=None if bias_V is None else _gradient(bias_V),
-                    temperature=temperature,
-                )
-            )
-        states_ND.backward(torch.cat(grads).to(states_ND.dtype))  # type: ignore[no-untyped-call]
-        total.tokens += sum(batch.lengths)
+        for rows in plan_passes(lengths, self.settings.tokens_per_microbatch):
+            prompts, completions = [prompt_ids[i] for i in rows], [token_ids[i] for i in rows]
+            yield rows, pack(prompts, completions, self.lm.model.device)
 
     def _clip(self) -> float:
         """Norm of the whole gradient, which is no longer than max_grad_norm afterwards."""
         most = self.settings.max_grad_norm or math.inf
         return float(torch.nn.utils.clip_grad_norm_(self._parameters.values(), most))
 
-    def _skip(self, reason: str) -> None:
-        self.skipped_steps += 1
-        self._bad_in_a_row += 1
-        if self._bad_in_a_row == BAD_STEPS_IN_A_ROW:
+    def _count(self, reason: str) -> None:
+        """Keep count of the steps that were skipped for a reason; too many in a row end the training."""
+        self._bad_in_a_row = self._bad_in_a_row + 1 if reason else 0
+        self.skipped_steps += bool(reason)
+        if self._bad_in_a_row >= BAD_STEPS_IN_A_ROW:
             raise TrainingError(
-                f"{BAD_STEPS_IN_A_ROW} steps in a row were not usable, the last because {reason}; lower lr or "
+                f"{self._bad_in_a_row} steps in a row were not usable, the last because {reason}; lower lr or "
                 "max_grad_norm, look at the rewards, or go on from an earlier checkpoint"
             )
-
-
-@dataclass(slots=True)
-class _Total:
-    """What the parts of a step add up to; `reason` is why it must be skipped, empty while it need not."""
-
-    loss: float = 0.0
-    tokens: int = 0
-    reason: str = ""
-    metrics: dict[str, float] = field(default_factory=dict)
-
-    def add(self, loss: Loss, rows_B: Tensor, lengths: Sequence[int], logprobs_N: Tensor) -> Tensor:
-        """Gradient [N] of the loss of some completions with respect to their log-probs."""
-        with torch.enable_grad():
-            logprobs_BT = split_rows(logprobs_N.detach(), lengths).requires_grad_()
-            output = loss(logprobs_BT, rows_B)
-            (grad_BT,) = torch.autograd.grad(output.loss, logprobs_BT)
-        self.loss += float(output.loss.detach())
-        for name, value in output.metrics.items():
-            self.metrics[name] = self.metrics.get(name, 0.0) + value
-        if not self.reason and not bool(logprobs_N.isfinite().all()):
-            self.reason = "a log-prob of the policy is not finite"
-        if not self.reason and not math.isfinite(self.loss):
-            self.reason = f"the loss is {self.loss}"
-        return torch.cat([grad_T[:length] for grad_T, length in zip(grad_BT, lengths, strict=True)])
-
-
-def _head_parts(lengths: Sequence[int], chunk: int) -> Iterator[tuple[slice, slice]]:
-    """Neighboring completions of up to `chunk` tokens (one at least), and their places among all tokens."""
-    first = start = stop = 0
-    for row, length in enumerate(lengths):
-        if row > first and stop - start + length > chunk:
-            yield slice(first, row), slice(start, stop)
-            first, start = row, stop
-        stop += length
-    yield slice(first, len(lengths)), slice(start, stop)
-
-
-def _gradient(parameter: Tensor) -> Tensor:
-    """The gradient that products are added to; zero before the first."""
-    if parameter.grad is None:
-        parameter.grad = torch.zeros_like(parameter)
-    return parameter.grad
