@@ -205,6 +205,14 @@ def test_stop_does_not_fire_while_gold_rises() -> None:
     assert false_alarms <= 3
 
 
+def test_a_flat_judge_is_not_called_a_fall() -> None:
+    """Where gold does not move, its noise may raise the alarm at the level of the bound, no more."""
+    rng = np.random.default_rng(7)
+    steps = list(range(6))
+    alarms = np.mean([is_gamed(steps, steps, rng.normal(size=6).tolist()) for _ in range(2000)])
+    assert 0.03 < alarms < 0.07
+
+
 def _gibbs_path(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """KL, proxy and gold of pi ~ exp(proxy / beta) for falling beta; uniform reference.
 
