@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewardloop.errors import ConfigError, DataError
+from rewardloop.feedback.layouts import builtin_layouts
 from rewardloop.feedback.reading import import_feedback, read_feedback
 from rewardloop.feedback.records import from_record, to_record, write_feedback
 from rewardloop.feedback.splits import split_by_prompt, topic_of
@@ -112,9 +113,7 @@ def test_thumbs_stars_steps_rankings_and_corrections(tmp_path: Path) -> None:
     folder.mkdir()
     write_lines(folder, {"prompt": "p", "completion": "c", "label": False}, name="1.jsonl")
     write_lines(folder, {"text": "a", "score": 1}, {"text": "b", "score": 10}, name="2.jsonl")
-    write_lines(
-        folder, {"prompt": "p", "completions": ["one", "two"], "labels": [True, False]}, name="3.jsonl"
-    )
+    write_lines(folder, {"prompt": "p", "completions": ["one", "two"], "labels": [True, False]}, name="3.jsonl")
     ranked = {
         "rank": {"x": "X", "y": "Y"},
         "rankings": [{"annotator": "A1", "order": ["y", "x"]}, {"x": 1, "y": 2}],
@@ -179,9 +178,7 @@ def test_a_mapping_of_ones_own(tmp_path: Path) -> None:
     }
     rating, span = read_feedback(write_lines(tmp_path, record), str(mapping))
     scale = Scale(low=1, high=6)
-    assert rating == Rating(
-        prompt=ASKED, completion="Hello.", value=2, scale=scale, annotator="7", criterion="style"
-    )
+    assert rating == Rating(prompt=ASKED, completion="Hello.", value=2, scale=scale, annotator="7", criterion="style")
     assert span == Span(prompt=ASKED, completion="Hello.", start=0, end=5, category="drift")
 
 
@@ -221,9 +218,7 @@ def test_argilla_records_of_both_versions(tmp_path: Path) -> None:
         ],
     }
     assert read_feedback(write_lines(tmp_path, newer, older)) == [
-        Preference(
-            prompt=ASKED, first="Hello.", second="No.", choice="second", annotator="u1", criterion="better"
-        ),
+        Preference(prompt=ASKED, first="Hello.", second="No.", choice="second", annotator="u1", criterion="better"),
         Ranking(prompt=ASKED, completions=("No.", "Hello."), ranks=(1, 2), annotator="u1", criterion="order"),
         Rating(prompt=ASKED, completion="Hello.", value=4, annotator="u3", criterion="quality"),
         Edit(
@@ -287,9 +282,7 @@ def test_open_webui_thumbs_choices_and_remarks(tmp_path: Path) -> None:
         "snapshot": snapshot,
     }
     thumb = base | {"data": {"rating": -1, "model_id": "a", "reason": "rude", "comment": "bah"}}
-    arena = base | {
-        "data": {"rating": "1", "model_id": "a", "sibling_model_ids": ["b"], "details": {"rating": 8}}
-    }
+    arena = base | {"data": {"rating": "1", "model_id": "a", "sibling_model_ids": ["b"], "details": {"rating": 8}}}
     assert read_feedback(write_lines(tmp_path, thumb, arena)) == [
         Rating(prompt=ASKED, completion="Hello.", value=0, scale=THUMB, annotator="u"),
         Comment(prompt=ASKED, completion="Hello.", text="rude: bah", annotator="u"),
@@ -307,9 +300,7 @@ PROMPTS = st.one_of(
 COMMON: dict[str, Any] = {"prompt": PROMPTS, "annotator": st.none() | TEXTS, "criterion": TEXTS}
 FEEDBACK = st.one_of(
     st.builds(Rating, **COMMON, completion=TEXTS, value=st.integers(1, 5), scale=st.just(Scale())),
-    st.builds(
-        Preference, **COMMON, first=TEXTS, second=TEXTS, choice=st.sampled_from(["first", "tie", "both_bad"])
-    ),
+    st.builds(Preference, **COMMON, first=TEXTS, second=TEXTS, choice=st.sampled_from(["first", "tie", "both_bad"])),
     st.builds(Ranking, **COMMON, completions=st.just(("a", "b")), ranks=st.just((2, 1))),
     st.builds(Edit, **COMMON, completion=TEXTS, corrected=TEXTS),
     st.builds(Comment, **COMMON, completion=TEXTS, text=TEXTS),
@@ -472,3 +463,17 @@ def test_real_transcripts_part_at_an_answer(shared: Path) -> None:
     for judgment in read_feedback(shared / "data" / "hh-rlhf-harmless"):
         assert isinstance(judgment.prompt, tuple)
         assert judgment.prompt[-1].role == "user"
+
+
+@pytest.mark.data
+def test_the_mapping_in_the_documentation_reads_the_file_it_is_for(shared: Path, tmp_path: Path) -> None:
+    docs = (Path(__file__).parents[1] / "docs" / "feedback.md").read_text(encoding="utf-8")
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text(docs.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    imported = import_feedback(shared / "data" / "finegrained-rlhf-qa", str(mapping))
+    assert Counter(type(judgment).__name__ for judgment in imported.feedback) == {"Span": 1078, "Edit": 391}
+
+
+def test_every_layout_is_documented() -> None:
+    docs = (Path(__file__).parents[1] / "docs" / "feedback.md").read_text(encoding="utf-8")
+    assert [layout.name for layout in builtin_layouts() if f"`{layout.name}`" not in docs] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,11 @@ def test_features_of_a_causal_model_equal_one_forward_each(lm: LanguageModel) ->
         hidden_TD = out.hidden_states[-1][0, len(prompt_ids) :]  # states after each completion token
         logits_TV = out.logits[0, len(prompt_ids) - 1 : -1]
         logprobs_T = logits_TV.log_softmax(-1)[torch.arange(len(token_ids)), list(token_ids)]
-        expected = torch.cat([hidden_TD[-1], hidden_TD.mean(0), logprobs_T.mean()[None], logprobs_T.min()[None]])
+        least = [math.log1p(-x) for x in sorted(logprobs_T.tolist())[:3]]
+        least += [0.0] * (3 - len(least))
+        shares = [sum(x < math.log(share) for x in logprobs_T.tolist()) / len(token_ids) for share in (0.1, 0.01)]
+        summaries = torch.tensor([logprobs_T.mean().item(), -least[0], -sum(least) / 3, *shares])
+        expected = torch.cat([hidden_TD[-1], hidden_TD.mean(0), summaries])
         torch.testing.assert_close(found_BD[row], expected, atol=1e-4, rtol=1e-4)
 
 

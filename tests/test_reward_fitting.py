@@ -44,6 +44,7 @@ class Known:
     """Features drawn once for each text, so that the truth is a direction in them."""
 
     digest = "known"
+    summaries = 0
 
     def __init__(self, seed: int = 0, spread: float = 1.0) -> None:
         generator = torch.Generator().manual_seed(seed)

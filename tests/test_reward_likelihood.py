@@ -140,6 +140,19 @@ def test_a_correction_must_win_by_a_margin_that_grows_with_the_change() -> None:
     assert whole == pytest.approx(1 / (1 + math.e), abs=0.02)  # nothing kept: margin m0 = 1
 
 
+def test_sides_sway_choices_and_not_corrections() -> None:
+    """Ann leans to the first text by 0.4 logits; a corrected text was not shown on a side."""
+    feedback: list[Feedback] = [
+        Preference(prompt="p", first="aaaa", second="bbbb", choice="second", annotator="Ann"),
+        Edit(prompt="p", completion="aaaa", corrected="bbbb", annotator="Ann"),
+    ]
+    evidence = gather_evidence(feedback)
+    people = replace(Annotators.alike(2), side_bias_A=torch.tensor([0.0, 0.4], dtype=torch.float64))
+    choice, correction = probabilities(evidence, {"aaaa": 0.0, "bbbb": 0.0}, channel_of(evidence, people)).tolist()
+    assert choice == pytest.approx(1 / (1 + math.exp(0.4)), abs=1e-12)
+    assert correction == pytest.approx(1 / (1 + math.e), abs=1e-12)  # margin 1: nothing was kept
+
+
 def test_marks_of_one_person_are_one_judgment() -> None:
     marks = [
         Span(

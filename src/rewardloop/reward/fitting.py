@@ -59,12 +59,13 @@ def fit_head(
 ) -> RewardModel:
     """Fit R = w . z to judgments of any kinds on the frozen features z of `extractor`.
 
-    Maximum a posteriori: w ~ N(0, prior^2 / D), so that rewards differ by about `prior` logits before anything is
-    known (half of that variance is left to the summaries of a text, where its features end in some); None takes the prior under which judgments about held-out prompts are most likely. The log-length of the
-    completion is a covariate in the likelihood and left out of the reward. Head 0 uses everything; `heads` more are
-    fitted to bootstrapped events around random draws from the prior, and disagree where little is known (2310.02743).
-    The same seed gives the same bits at the same number of threads. Raises DataError when the feedback says nothing,
-    ConfigError for a prior that is not positive.
+    Maximum a posteriori: w ~ N(0, prior^2 / D), so that rewards differ by about `prior` logits before anything is known
+    (half of that variance is left to the summaries of a text, where its features end in some); None takes the prior
+    under which judgments about held-out prompts are most likely. The log-length of the completion is a covariate in the
+    likelihood and left out of the reward. Head 0 uses everything; `heads` more are fitted to bootstrapped events around
+    random draws from the prior, and disagree where little is known (2310.02743). The same seed gives the same bits at
+    the same number of threads. Raises DataError when the feedback says nothing, ConfigError for a prior that is not
+    positive.
     """
     if (prior is not None and prior <= 0) or heads < 0:
         raise ConfigError(f"prior {prior} must be above 0 and heads {heads} at least 0")
