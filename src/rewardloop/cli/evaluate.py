@@ -81,7 +81,7 @@ def evaluate(
     earlier = None if before_lm is None else _answers(before_lm, exam, sampling)
     kl_B = None if before_lm is None else log_ratios(after_lm, before_lm, after.completions, sampling.temperature)
     report = RunReport(
-        title=f"{after_lm.name}" if before_lm is None else f"{before_lm.name} → {after_lm.name}",
+        title=" → ".join(_short_name(lm) for lm in (before_lm, after_lm) if lm is not None),
         figures=compare(after, earlier, kl_B=kl_B),
         examples=pick_examples(after, earlier, EXAMPLES),
         token_rewards=_heat_maps(after_lm, before_lm, earlier or after),
@@ -163,6 +163,11 @@ def _heat_maps(after_lm: LanguageModel, before_lm: LanguageModel | None, shown: 
     scorer = shift(after_lm, before_lm) if comparable and before_lm is not None else typicality(after_lm)
     worst = [shown.completions[int(place)] for place in np.argsort(shown.scores_B, kind="stable")]
     return tuple(scorer(c.prompt, c.text) for c in worst[:HEAT_MAPS] if c.text.strip())
+
+
+def _short_name(lm: LanguageModel) -> str:
+    """The last two parts of a folder's path: enough to know a run's policy, or the whole hub id."""
+    return "/".join(Path(lm.name).parts[-2:])
 
 
 def _settings(exam: Exam, sampling: Sampling) -> dict[str, str]:
