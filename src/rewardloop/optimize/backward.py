@@ -67,16 +67,18 @@ class GradientPass:
         Autograd would make a gradient [V, D] that is zero but for the tokens of this micro-batch.
         """
         table = self._model.get_input_embeddings()
-        if type(table) is not nn.Embedding or not table.weight.requires_grad or table.padding_idx is not None:
+        if type(table) is not nn.Embedding or not table.weight.requires_grad:
             return None
         return table.weight.detach()[batch.input_ids_N].requires_grad_()
 
     def _add_embedding_gradient(self, batch: PackedBatch, embeddings_ND: Tensor | None) -> None:
         if embeddings_ND is None or embeddings_ND.grad is None:
             return
-        grad_VD = _gradient(self._model.get_input_embeddings().weight)
+        table = self._model.get_input_embeddings()
+        grad_VD = _gradient(table.weight)
         assert grad_VD is not None  # `_embeddings` made a leaf because the table learns
-        grad_VD.index_add_(0, batch.input_ids_N, embeddings_ND.grad)
+        learns_N1 = (batch.input_ids_N != table.padding_idx)[:, None]  # all of them where it is None
+        grad_VD.index_add_(0, batch.input_ids_N, embeddings_ND.grad * learns_N1)
 
     def _through_head(self, batch: PackedBatch, rows: Sequence[int], computed_ND: Tensor) -> Tensor:
         """Gradient of the loss with respect to the states that predict; the head's own goes to its weights."""
