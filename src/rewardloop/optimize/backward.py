@@ -77,8 +77,10 @@ class GradientPass:
         table = self._model.get_input_embeddings()
         grad_VD = _gradient(table.weight)
         assert grad_VD is not None  # `_embeddings` made a leaf because the table learns
-        learns_N1 = (batch.input_ids_N != table.padding_idx)[:, None]  # all of them where it is None
-        grad_VD.index_add_(0, batch.input_ids_N, embeddings_ND.grad * learns_N1)
+        grad_ND = embeddings_ND.grad
+        if table.padding_idx is not None:  # its embedding never learns
+            grad_ND = grad_ND.masked_fill((batch.input_ids_N == table.padding_idx)[:, None], 0.0)
+        grad_VD.index_add_(0, batch.input_ids_N, grad_ND)
 
     def _through_head(self, batch: PackedBatch, rows: Sequence[int], computed_ND: Tensor) -> Tensor:
         """Gradient of the loss with respect to the states that predict; the head's own goes to its weights."""
