@@ -115,6 +115,9 @@ def test_prompts_that_cannot_be_are_refused() -> None:
     lm = tiny_lm()
     with pytest.raises(ModelError, match=r"the prompt has \d+ tokens, and llama has room for 64"):
         lm.encode_prompt("你" * CONTEXT)
+    assert len(lm.encode_prompt("0" * (CONTEXT - 2))) == CONTEXT - 1  # room for one token
+    with pytest.raises(ModelError, match="has 64 tokens"):
+        lm.encode_prompt("0" * (CONTEXT - 1))
     with pytest.raises(ModelError, match="without a message"):
         lm.encode_prompt(())
 

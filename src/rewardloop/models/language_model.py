@@ -163,16 +163,12 @@ class LanguageModel:
     def _encode_continuation(self, text: str) -> tuple[int, ...]:
         """Ids that decode to `text`, where there are any.
 
-        SentencePiece puts a space before every text it encodes. So a text with a first space goes in without
-        it, and a text without one goes in after a line break whose tokens are dropped.
+        SentencePiece puts a space before every text it encodes; so the text goes in after a line break, whose
+        tokens are dropped.
         """
         plain = self._encode(text, add_special=False)
         if self.decode(plain) == text:
             return plain
-        if text.startswith(" "):
-            shorter = self._encode(text[1:], add_special=False)
-            if self.decode(shorter) == text:
-                return shorter
         line = self._encode("\n", add_special=False)
         after = self._encode("\n" + text, add_special=False)
         if after[: len(line)] == line and self.decode(after[len(line) :]) == text:
