@@ -264,6 +264,14 @@ def test_plain_transformers_scores_padded_batches_alike(folders: dict[str, Path]
         alone_B = torch.stack([classifier.model(torch.tensor([t["input_ids"]])).logits[0, 0] for t in texts])
     torch.testing.assert_close(logits_B, alone_B, atol=1e-5, rtol=1e-4)
     assert isinstance(classifier.pair, CausalPair)
+    assert all(text["input_ids"][-1] == SIZES["eos_token_id"] for text in texts)
+
+
+def test_a_padding_token_that_is_the_end_token_is_not_used(folders: dict[str, Path], tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.pad_token = tokenizer.eos_token
+    folder = save(tmp_path / "padded", load_language_model(folders["llama"]).model, tokenizer)
+    assert make_classifier(folder, seed=0).model.config.pad_token_id != SIZES["eos_token_id"]
 
 
 def test_the_same_seed_trains_the_same_bits_and_leaves_the_worlds_randomness_alone(folders: dict[str, Path]) -> None:
@@ -277,13 +285,19 @@ def test_the_same_seed_trains_the_same_bits_and_leaves_the_worlds_randomness_alo
 
 
 def test_parts_of_a_batch_add_up_to_the_batch(folders: dict[str, Path]) -> None:
-    def run(tokens_at_once: int) -> np.ndarray:
+    def run(tokens_at_once: int) -> tuple[list[float], np.ndarray]:
         classifier = make_classifier(folders["llama"], seed=0)
-        settings = TrainingSettings(tokens_at_once=tokens_at_once)
-        model = train_classifier(judgments(), classifier, settings=settings, seed=0)
-        return model.score(PROMPTS, COMPLETIONS)
+        settings = TrainingSettings(tokens_at_once=tokens_at_once, precision="float32")
+        losses: list[float] = []
+        model = train_classifier(
+            judgments()[:40], classifier, settings=settings, seed=0, progress=lambda *step: losses.append(step[2])
+        )
+        return losses, model.score(PROMPTS, COMPLETIONS)
 
-    assert run(64) == pytest.approx(run(100_000), abs=1e-3)
+    (losses, scores), (losses_whole, scores_whole) = run(64), run(100_000)
+    assert losses == pytest.approx(losses_whole, abs=1e-5)
+    assert scores == pytest.approx(scores_whole, abs=1e-3)
+    assert losses[0] == pytest.approx(math.log(2), abs=0.05)  # a head that knows nothing yet: the mean, not the sum
 
 
 def test_learning_rates_by_size() -> None:

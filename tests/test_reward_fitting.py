@@ -122,6 +122,14 @@ def test_the_ensemble_disagrees_where_it_knows_little_and_less_with_more_feedbac
     assert in_logits(many) < 0.8 * in_logits(few)
 
 
+def test_the_best_estimate_has_no_part_in_the_lottery_of_the_ensemble() -> None:
+    known = Known()
+    feedback = choices(known, np.random.default_rng(0), 60)
+    texts = [str(i) for i in range(4000, 4200)]
+    alone, first = (fit_head(feedback, known, heads=heads).scorer.raw_scores(texts, texts)[0] for heads in (0, 5))
+    assert first == pytest.approx(alone, abs=1e-3)
+
+
 def test_uncertainty_counts_against_a_text() -> None:
     known = Known()
     model = fit_head(choices(known, np.random.default_rng(0), 60), known)
@@ -302,6 +310,9 @@ def test_marked_characters_reach_their_tokens() -> None:
     assert values_T.tolist() == pytest.approx([0, 0, -1, 0, -1 / 1.1, -1, -1, 0])
     assert weights_T.tolist() == pytest.approx([0.1, 0.1, 1, 0.1, 0.55, 1, 1, 0])
     assert token_credit((), offsets)[1].sum() == 0
+    # half of the token blamed at weight .5, half praised at weight 1: (-1 * .5 + 1 * 1) / 1.5
+    values_T, weights_T = token_credit((Credit(0, 2, -1.0, 0.5), Credit(2, 4, 1.0)), [(0, 4)])
+    assert (values_T.item(), weights_T.item()) == pytest.approx((1 / 3, 0.75))
 
 
 def test_judgments_that_mark_characters() -> None:

@@ -87,6 +87,14 @@ def test_plackett_luce_is_a_sequence_of_choices() -> None:
     assert p.item() == pytest.approx(e**2 / (e**2 + e + 1) * e / (e + 1), abs=1e-12)
 
 
+def test_equal_ranks_say_nothing_about_each_other() -> None:
+    """By hand: a and b before c, P = e^0/(e^0+e^1) * e^2/(e^2+e^1)."""
+    evidence = gather_evidence([Ranking(prompt="p", completions=("a", "b", "c"), ranks=(1, 1, 2))])
+    p = probabilities(evidence, {"a": 0.0, "b": 2.0, "c": 1.0}, channel_of(evidence))
+    e = math.e
+    assert p.item() == pytest.approx(1 / (1 + e) * e**2 / (e**2 + e), abs=1e-12)
+
+
 def test_a_ranking_of_two_is_bradley_terry() -> None:
     evidence = gather_evidence(
         [
