@@ -15,7 +15,7 @@ from rewardloop.files import written_whole
 from rewardloop.models.language_model import LanguageModel, load_language_model
 from rewardloop.models.packed import forward_completions
 from rewardloop.reward.encoding import weights_digest
-from rewardloop.reward.potential import Potential
+from rewardloop.reward.potential import Potential, prefix_states
 from rewardloop.types import Prompt
 
 FORESIGHT: Final = (
@@ -29,9 +29,11 @@ def foresight(reference: LanguageModel, potential: Potential) -> TokenScorer:
 
     def score(prompt: Prompt, completion: str) -> TokenRewards:
         prompt_ids, token_ids = reference.encode_prompt(prompt), reference.encode_completion(completion)
-        hidden_BT1D = forward_completions(reference.model, [prompt_ids], [token_ids]).hidden_BT1D
-        rewards_T = potential.values(hidden_BT1D)[0].diff()
-        return TokenRewards(prompt, completion, tuple(reference.token_offsets(token_ids)), tuple(rewards_T.tolist()))
+        trunk = forward_completions(reference.model, [prompt_ids], [token_ids])
+        rewards_T = potential.values(prefix_states(trunk.hidden_BT1D, trunk.logprobs_BT))[0].diff()
+        return TokenRewards(
+            prompt, reference.decode(token_ids), tuple(reference.token_offsets(token_ids)), tuple(rewards_T.tolist())
+        )
 
     return score
 

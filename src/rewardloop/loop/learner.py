@@ -22,7 +22,7 @@ from rewardloop.optimize.policy_gradient import (
 )
 from rewardloop.optimize.update import Updater, UpdateReport, UpdateSettings
 from rewardloop.reward.credit import learn_credit
-from rewardloop.reward.potential import Potential, explained_variance, gate_lambda, potential_targets
+from rewardloop.reward.potential import SUMMARIES, Potential, explained_variance, gate_lambda, potential_targets
 from rewardloop.reward.scoring import Scoring, score_rollout
 from rewardloop.rollout.engine import Engine
 from rewardloop.rollout.sampling import sample_rollout
@@ -59,7 +59,7 @@ class Learner:
             ),
         )
         self.method = METHODS[settings.method]
-        self.potential = Potential.untrained(policy.model.config.hidden_size)
+        self.potential = Potential.untrained(policy.model.config.hidden_size + SUMMARIES)
         self.explained = 0.0
         self.beta = settings.beta
         self.running_mean = 0.0
@@ -92,7 +92,12 @@ class Learner:
         """Immediate rewards of `rollout` under the present potential (zero where the recipe is not dense)."""
         immediate = self.recipe.immediate
         return score_rollout(
-            rollout, source, self.reference, self.potential, missing_end_score=immediate.missing_end_score
+            rollout,
+            source,
+            self.reference,
+            self.potential,
+            missing_end_score=immediate.missing_end_score,
+            precision=self.recipe.precision,
         )
 
     def restart_potential(self, scoring: Scoring, feedback: Sequence[Feedback]) -> None:
@@ -143,7 +148,7 @@ class Learner:
     def _fit_potential(self, scoring: Scoring) -> None:
         scored = scoring.scored
         self.potential = self.potential.fitted(
-            scoring.hidden_BT1D,
+            scoring.states_BT1D,
             self._targets(scored),
             scored.completion_mask_BT,
             decay=self.recipe.immediate.decay,

@@ -10,7 +10,7 @@ from rewardloop.models.language_model import LanguageModel
 from rewardloop.models.packed import forward_completions
 from rewardloop.reward.alignment import text_credit, token_credit
 from rewardloop.reward.encoding import encode_within
-from rewardloop.reward.potential import Potential
+from rewardloop.reward.potential import Potential, prefix_states
 from rewardloop.reward.scoring import padded
 from rewardloop.types import Dialogue, Edit, Feedback, Span
 
@@ -29,4 +29,4 @@ def learn_credit(potential: Potential, reference: LanguageModel, feedback: Seque
     trunk = forward_completions(reference.model, [p for p, _ in pairs], [ids for _, ids in pairs])
     values_BT = padded([torch.from_numpy(values_T) for values_T, _ in credit])
     weights_BT = padded([torch.from_numpy(weights_T) for _, weights_T in credit])
-    return potential.fitted_to_credit(trunk.hidden_BT1D, values_BT, weights_BT)
+    return potential.fitted_to_credit(prefix_states(trunk.hidden_BT1D, trunk.logprobs_BT), values_BT, weights_BT)

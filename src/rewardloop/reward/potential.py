@@ -1,6 +1,6 @@
 """The potential phi(prefix): what the finished answer will be worth, known at every token.
 
-    phi(s_t) = w . h(s_t) + b,   h the frozen reference trunk's hidden state
+    phi(s_t) = w . x(s_t) + b,   x = the frozen reference trunk's hidden state, and how sure it was of the words so far
 
 phi foresees the reward. It is fitted to *stop-gradient* targets only (algorithms.md section 1):
 
@@ -16,6 +16,7 @@ Credit that knows the future (an edit, a span) is never used as a reward itself:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 INCREMENT_WEIGHT: Final = 0.1
+SUMMARIES: Final = 4  # columns of a state behind the hidden ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,20 +37,19 @@ class Potential:
     ridge: float = 1.0
 
     @staticmethod
-    def untrained(hidden_width: int, ridge: float = 1.0) -> Potential:
+    def untrained(width: int, ridge: float = 1.0) -> Potential:
         """phi = 0 everywhere: the reward then arrives whole at the last token."""
-        width = hidden_width + 1
-        zeros_E = torch.zeros(width, dtype=torch.float64)
-        return Potential(torch.zeros(width, width, dtype=torch.float64), zeros_E, zeros_E.clone(), ridge)
+        zeros_E = torch.zeros(width + 1, dtype=torch.float64)
+        return Potential(torch.zeros(width + 1, width + 1, dtype=torch.float64), zeros_E, zeros_E.clone(), ridge)
 
-    def values(self, hidden_BT1D: Tensor) -> Tensor:
+    def values(self, states_BT1D: Tensor) -> Tensor:
         """phi_BT1 of every state; float32. The caller sets the entry at the end of each completion to R."""
-        weights_E = self.weights_E.to(device=hidden_BT1D.device, dtype=torch.float32)
-        return hidden_BT1D.float() @ weights_E[:-1] + weights_E[-1]
+        weights_E = self.weights_E.to(device=states_BT1D.device, dtype=torch.float32)
+        return states_BT1D.float() @ weights_E[:-1] + weights_E[-1]
 
     def fitted(
         self,
-        hidden_BT1D: Tensor,
+        states_BT1D: Tensor,
         targets_BT: Tensor,
         mask_BT: Tensor,
         *,
@@ -57,18 +58,18 @@ class Potential:
         """A new potential that has seen these states as well.
 
         Args:
-            hidden_BT1D: states s_0 ... s_T; only s_0 ... s_{T-1} (where an action follows) are fitted, the
+            states_BT1D: states s_0 ... s_T; only s_0 ... s_{T-1} (where an action follows) are fitted, the
                 value of the last state is R itself.
             targets_BT: Y_t for each state that an action follows.
             mask_BT: True where there is an action.
             decay: weight of all that was seen before, in (0, 1].
         """
-        states_ND = hidden_BT1D[:, :-1][mask_BT]
+        states_ND = states_BT1D[:, :-1][mask_BT]
         return self._with_rows(_with_bias(states_ND), targets_BT[mask_BT], 1.0, decay)
 
-    def fitted_to_credit(self, hidden_BT1D: Tensor, credit_BT: Tensor, weights_BT: Tensor) -> Potential:
+    def fitted_to_credit(self, states_BT1D: Tensor, credit_BT: Tensor, weights_BT: Tensor) -> Potential:
         """A new potential whose increments follow the credit c_t of tokens where `weights_BT` is above 0."""
-        increments_BTD = hidden_BT1D[:, 1:] - hidden_BT1D[:, :-1]
+        increments_BTD = states_BT1D[:, 1:] - states_BT1D[:, :-1]
         used_BT = weights_BT > 0
         rows_NE = torch.nn.functional.pad(increments_BTD[used_BT], (0, 1)).double().cpu()
         root_N = weights_BT[used_BT].double().cpu().sqrt()
@@ -90,6 +91,19 @@ class Potential:
     @staticmethod
     def from_tensors(tensors: dict[str, Tensor], ridge: float = 1.0) -> Potential:
         return Potential(tensors["gram_EE"], tensors["moment_E"], tensors["weights_E"], ridge)
+
+
+def prefix_states(hidden_BT1D: Tensor, logprobs_BT: Tensor) -> Tensor:
+    """x(s_t) for t = 0 .. T, [B, T+1, D+4]: the hidden state, and four summaries of the log-probs of the tokens before.
+
+    The summaries: their mean, the least, and the shares below 10 % and below 1 %; 0 before the first token. They are
+    what a reward on finished texts sees (`reward.features.pool_features`), cut off at t, so that phi is adapted.
+    """
+    counts_T = torch.arange(1, logprobs_BT.shape[1] + 1, device=logprobs_BT.device)
+    columns = [logprobs_BT.cumsum(-1) / counts_T, -(-logprobs_BT.cummin(-1).values).log1p()]
+    columns += [(logprobs_BT < math.log(share)).cumsum(-1) / counts_T for share in (0.1, 0.01)]
+    summaries_BT1K = torch.nn.functional.pad(torch.stack(columns, dim=-1), (0, 0, 1, 0))
+    return torch.cat([hidden_BT1D.float(), summaries_BT1K.float()], dim=-1)
 
 
 def potential_targets(scores_B: Tensor, log_ratio_BT: Tensor, mask_BT: Tensor, beta: float) -> Tensor:

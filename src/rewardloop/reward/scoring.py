@@ -10,9 +10,10 @@ from torch import Tensor
 
 from rewardloop.errors import TrainingError
 from rewardloop.functional.returns import token_rewards
+from rewardloop.hardware import Precision
 from rewardloop.models.language_model import LanguageModel
 from rewardloop.models.packed import forward_completions
-from rewardloop.reward.potential import Potential
+from rewardloop.reward.potential import Potential, prefix_states
 from rewardloop.types import Completion, RewardSource, Rollout, ScoredRollout
 
 
@@ -21,7 +22,7 @@ class Scoring:
     """A scored rollout and the states of the reference that phi was read from."""
 
     scored: ScoredRollout
-    hidden_BT1D: Tensor  # states s_0 ... s_T of the reference trunk
+    states_BT1D: Tensor  # s_0 ... s_T as phi sees them
 
 
 def score_rollout(
@@ -31,6 +32,7 @@ def score_rollout(
     potential: Potential,
     *,
     missing_end_score: float | None = -1.0,
+    precision: Precision = "float32",
 ) -> Scoring:
     """R, phi and the anchored token rewards of every completion.
 
@@ -45,10 +47,12 @@ def score_rollout(
         [c.prompt_ids for c in completions],
         token_ids,
         temperature=completions[0].temperature,
+        precision=precision,
     )
     mask_BT = lengths_mask([len(ids) for ids in token_ids], trunk.logprobs_BT.device)
     scores_B = _scores(completions, source, missing_end_score).to(mask_BT.device)
-    phi_BT1 = potential.values(trunk.hidden_BT1D)
+    states_BT1D = prefix_states(trunk.hidden_BT1D, trunk.logprobs_BT)
+    phi_BT1 = potential.values(states_BT1D)
     # The potential of a finished text is its reward: phi(s_T) = R.
     lengths_B = mask_BT.sum(-1)
     phi_BT1 = phi_BT1.scatter(1, lengths_B[:, None], scores_B[:, None].float())
@@ -62,7 +66,7 @@ def score_rollout(
         completion_mask_BT=mask_BT,
         reward_version=source.version,
     )
-    return Scoring(scored, trunk.hidden_BT1D)
+    return Scoring(scored, states_BT1D)
 
 
 def padded(rows: Sequence[Tensor]) -> Tensor:
