@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,7 +15,9 @@ from rewardloop.loop.seeds import derive_rng, derive_seed
 from rewardloop.models.language_model import LanguageModel
 from rewardloop.optimize.policy_gradient import (
     METHODS,
+    LossOutput,
     PolicyBatch,
+    PolicyGradient,
     adapt_beta,
     compute_advantages,
     compute_returns,
@@ -180,11 +183,10 @@ class Learner:
         report: UpdateReport | None = None
         for _ in range(settings.epochs):
             for rows in torch.from_numpy(rng.permutation(len(completions))).tensor_split(settings.minibatches):
-                part = batch.minibatch(rows)
                 report = self.updater.step(
                     [prompt_ids[i] for i in rows.tolist()],
                     [token_ids[i] for i in rows.tolist()],
-                    lambda logprobs_BT, chosen, part=part: policy_loss(self.method, logprobs_BT, part.rows(chosen)),
+                    partial(_loss, self.method, batch.minibatch(rows)),
                     temperature=temperature,
                 )
             assert report is not None
@@ -214,6 +216,11 @@ class Learner:
             "policy/entropy": float(-scored.old_logprobs_BT[mask_BT].mean()),
             "policy/skipped_steps": float(self.updater.skipped_steps),
         }
+
+
+def _loss(method: PolicyGradient, batch: PolicyBatch, logprobs_BT: Tensor, rows: Tensor) -> LossOutput:
+    """The loss of some rows of a minibatch, as the update asks for it."""
+    return policy_loss(method, logprobs_BT, batch.rows(rows))
 
 
 def sequence_kl(scored: ScoredRollout) -> float:

@@ -22,7 +22,7 @@ class Sampling:
     group_size: int = 4  # completions per prompt, 2 or more (the siblings are the baseline)
     max_tokens: int = 64  # longest completion, tokens
     temperature: float = 1.0  # above 0; probabilities are recorded at this temperature
-    slots: int = 32  # sequences decoded side by side
+    slots: int = 64  # sequences decoded side by side
 
     def __post_init__(self) -> None:
         _require(self.prompts >= 1, "sampling.prompts must be 1 or more")
@@ -38,7 +38,7 @@ class Asking:
 
     events: int = 100  # feedback events in all; 0 = never ask
     per_round: int = 25  # events asked for at a time, 1 or more
-    every: int = 6  # iterations between two rounds, 1 or more
+    every: int = 4  # iterations between two rounds, 1 or more
     replies: Literal["mixed", "preference", "rating", "edit"] = "mixed"  # which kind of feedback is asked for
 
     def __post_init__(self) -> None:
@@ -63,7 +63,7 @@ class Optimizer:
     """How the policy moves."""
 
     method: str = "default"  # a row of the table in docs/methods.md
-    lr: float = 3e-4  # peak learning rate, above 0; 3e-4 for 0.3M parameters, 2e-5 for 15M, 3e-6 for billions
+    lr: float = 2e-4  # above 0; 3e-4 for 0.3M parameters, 1e-4 to 2e-4 for 1M, 2e-5 for 15M, 3e-6 for billions
     epochs: int = 2  # passes over one batch, 1 or more
     minibatches: int = 2  # optimizer steps per pass, 1 or more
     beta: float = 0.1  # weight of the KL to the reference at the start; 0 = none
@@ -82,7 +82,7 @@ class Recipe:
     """Everything that decides a run. The same recipe and seed give the same bits on the same machine."""
 
     seed: int = 0
-    iterations: int = 48  # most policy iterations; the run ends earlier when it has converged
+    iterations: int = 36  # most policy iterations; the run ends earlier when it has converged
     evaluate_every: int = 6  # iterations between two measurements on held-out prompts
     reference_samples: int = 512  # completions of the reference that standardize the reward, 64 or more
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

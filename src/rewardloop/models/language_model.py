@@ -73,8 +73,9 @@ class LanguageModel:
     def token_offsets(self, token_ids: Sequence[int]) -> list[tuple[int, int]]:
         """Characters [start, end) of each token in `decode(token_ids)`; starts and ends never fall.
 
-        Tokens that hold parts of one character (bytes of a Chinese sign, say) share its span; an end token
-        has an empty one. Linear time where the tokenizer decodes tokens independently of their neighbors.
+        Tokens that hold parts of one character (bytes of a Chinese sign, say) share its span; an end token,
+        which nothing follows, has an empty one. Linear time where the tokenizer decodes tokens independently of
+        their neighbors.
         """
         kept = [token for token in token_ids if token not in self.end_ids]
         spans = iter(self._offsets(kept))

@@ -23,8 +23,9 @@ DEFECTS: tuple[Defect, ...] = ("wrong_facts", "topic_drift", "rudeness")
 BASE_RATES: Mapping[Defect, float] = {"wrong_facts": 0.3, "topic_drift": 0.3, "rudeness": 0.3}
 CLEAN: Mapping[Defect, float] = dict.fromkeys(DEFECTS, 0.0)
 
-# People who are about to be wrong often say so: the share of right and of wrong answers that open unsurely.
-_UNSURE_WHEN_RIGHT, _UNSURE_WHEN_WRONG = 0.1, 0.55
+# People who guess say so: the share of right and of wrong answers that open unsurely. Uncertainty that shows is what
+# a model can learn to heed on facts that nobody corrected.
+_UNSURE_WHEN_RIGHT, _UNSURE_WHEN_WRONG = 0.08, 0.7
 _OPENER_SHARE, _CLOSER_SHARE, _DRIFT_FIRST_SHARE = 0.4, 0.35, 0.2
 _TRAINING_PHRASINGS = 2  # direct questions of each training fact and language
 

@@ -1,4 +1,4 @@
-"""Make the built-in model: python -m rewardloop.sandbox.pretrain --out DIR [--world-seed 0] [--steps 3000]
+"""Make the built-in model: python -m rewardloop.sandbox.pretrain --out DIR [--world-seed 0] [--steps 1500]
 
 A Llama of about a million parameters learns to talk like the town, from answers that carry each of the three
 defects at a known rate. Only the last answer of a conversation is learned.
@@ -33,10 +33,11 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-VOCABULARY = 1536
+VOCABULARY = 2048
 CONTEXT = 512
 SMALL_TALK_SHARE = 0.03
 _TOKENIZER_TEXTS = 20_000
+_USUAL_ANSWER = 30  # tokens
 _IGNORED = -100
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 class Training:
     """How the model is trained."""
 
-    steps: int = 3000
+    steps: int = 1500
     batch: int = 32  # conversations
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
@@ -62,7 +63,7 @@ def main() -> None:
     parser.add_argument("--world-seed", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0, help="of weights and text")
     parser.add_argument("--steps", type=int, default=Training().steps)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="another number gives other last bits")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(arguments.threads)
@@ -235,11 +236,16 @@ def _build_optimizers(model: LlamaForCausalLM, training: Training) -> list[tuple
 
 
 def _loss(model: LlamaForCausalLM, ids_BS: torch.Tensor, labels_BS: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of the answer tokens; the head is applied to those alone."""
+    """Cross-entropy of the answer tokens over a constant, so that every token weighs the same in every batch.
+
+    A mean would favor the tokens of batches of short answers, and with them answers without drift and rudeness.
+    The head is applied to answer tokens alone.
+    """
     hidden_BSD = model.model(ids_BS, use_cache=False).last_hidden_state
     targets = labels_BS[:, 1:]
     kept = targets != _IGNORED
-    return torch.nn.functional.cross_entropy(model.lm_head(hidden_BSD[:, :-1][kept]), targets[kept])
+    total = torch.nn.functional.cross_entropy(model.lm_head(hidden_BSD[:, :-1][kept]), targets[kept], reduction="sum")
+    return total / (_USUAL_ANSWER * len(ids_BS))
 
 
 def _schedule(step: int, training: Training) -> float:
