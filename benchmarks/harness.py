@@ -202,6 +202,7 @@ class WorkerRun:
 
     step_s: tuple[float, ...]  # of every step after the first
     first_step_s: float  # from the start of the process to the end of its first step
+    first_peak_bytes: int  # resident, up to the end of the first step
     peak_bytes: int  # resident
 
 
@@ -230,7 +231,8 @@ def run_worker(
         if process.returncode != 0 or not ends:
             said.seek(0)
             raise WorkerError(f"{module} ended with code {process.returncode}:\n{said.read()[-2000:]}")
-    return WorkerRun(tuple(b - a for a, b in pairwise(ends)), ends[0] - start, max(peaks))
+    steps = tuple(b - a for a, b in pairwise(ends))
+    return WorkerRun(steps, ends[0] - start, peaks[0], max(peaks))
 
 
 def _announced(lines: Iterable[str]) -> tuple[list[float], list[int]]:
@@ -246,6 +248,13 @@ def _announced(lines: Iterable[str]) -> tuple[list[float], list[int]]:
 def announce_step() -> None:
     """Called by a worker at the end of each training step: its peak memory so far, as one line of JSON."""
     print(json.dumps({"peak_bytes": peak_bytes()}), flush=True)
+
+
+def forget_peak() -> None:
+    """Let `peak_bytes` begin anew at what is resident now, where the system can (Linux)."""
+    switch = Path("/proc/self/clear_refs")
+    if switch.exists():
+        switch.write_text("5")
 
 
 def peak_bytes() -> int:

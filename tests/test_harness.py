@@ -58,8 +58,7 @@ def test_a_worker_is_timed_and_weighed(tmp_path: Path, monkeypatch: pytest.Monke
     run = harness.run_worker("sleeper", 0.3, 0.1, 0.2, threads=1)
     assert run.first_step_s > 0.3
     assert len(run.step_s) == 2
-    assert 0.1 <= run.step_s[0] < run.step_s[1] + 0.1
-    assert run.step_s[1] >= 0.2
+    assert run.first_step_s + sum(run.step_s) > 0.5  # it slept for 0.6
     assert 64_000_000 < run.peak_bytes < 300_000_000
 
 

@@ -35,7 +35,7 @@ class UpdateSettings:
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0  # 0 = no clipping
-    tokens_per_microbatch: int = 1024  # prompt and completion; memory grows with it
+    tokens_per_microbatch: int = 768  # prompt and completion; memory grows with it, about 120 kB each at 15M
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
