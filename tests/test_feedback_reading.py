@@ -477,3 +477,15 @@ def test_the_mapping_in_the_documentation_reads_the_file_it_is_for(shared: Path,
 def test_every_layout_is_documented() -> None:
     docs = (Path(__file__).parents[1] / "docs" / "feedback.md").read_text(encoding="utf-8")
     assert [layout.name for layout in builtin_layouts() if f"`{layout.name}`" not in docs] == []
+
+
+def test_our_own_file_is_known_whatever_kind_comes_first(tmp_path: Path) -> None:
+    feedback: list[Feedback] = [
+        Edit(prompt="p", completion="a b", corrected="a c"),
+        Rating(prompt="p", completion="a", value=2),
+        Preference(prompt="p", first="a", second="b", choice="first"),
+    ]
+    for start in range(3):
+        rotated = feedback[start:] + feedback[:start]
+        write_feedback(tmp_path / "f.jsonl", rotated)
+        assert read_feedback(tmp_path / "f.jsonl") == rotated

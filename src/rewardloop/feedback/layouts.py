@@ -53,6 +53,9 @@ class Layout:
         return all(any(name in record for name in column.split("|")) for column in self.has)
 
 
+OWN = "rewardloop"  # the layout of records.py
+
+
 @cache
 def builtin_layouts() -> tuple[Layout, ...]:
     """The layouts of layouts.yaml."""
@@ -68,7 +71,8 @@ def find_layout(record: Record, name: str | None = None) -> Layout | None:
     if name is not None:
         return _named_layout(name)
     fitting = [layout for layout in builtin_layouts() if layout.fits(record)]
-    return max(fitting, key=lambda layout: len(layout.has), default=None)
+    # our own records name their kind and may hold the columns of any other layout beside it
+    return max(fitting, key=lambda layout: (layout.name == OWN, len(layout.has)), default=None)
 
 
 def read_record(layout: Layout, record: Record, scales: Mapping[str, tuple[int, int]]) -> Iterator[Feedback]:

@@ -125,6 +125,16 @@ class Journal:
             )
 
 
+def above(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with `prefix` before their names."""
+    return {prefix + name: value for name, value in tensors.items()}
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 def _read(generation: Path) -> tuple[Progress, dict[str, Tensor], list[Feedback]]:
     try:
         progress = Progress(**json.loads((generation / "progress.json").read_text(encoding="utf-8")))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rewardloop.functional.advantages import update_running_mean
+from rewardloop.loop.journal import above, below
 from rewardloop.loop.recipe import Recipe
 from rewardloop.loop.seeds import derive_rng, derive_seed
 from rewardloop.models.language_model import LanguageModel
@@ -120,9 +121,9 @@ class Learner:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that learning has changed, ready for safetensors; see `restore`."""
-        state = {f"policy.{name}": value for name, value in self.policy.model.state_dict().items()}
-        state |= {f"optimizer.{name}": value for name, value in self.updater.state_tensors().items()}
-        state |= {f"potential.{name}": value for name, value in self.potential.tensors().items()}
+        state = above("policy.", self.policy.model.state_dict())
+        state |= above("optimizer.", self.updater.state_tensors())
+        state |= above("potential.", self.potential.tensors())
         state["scalars"] = torch.tensor(
             [self.beta, self.explained, self.running_mean, self.weight_version], dtype=torch.float64
         )
@@ -130,9 +131,9 @@ class Learner:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Continue where `tensors` was taken, bit for bit."""
-        self.policy.model.load_state_dict(_below(state, "policy."))
-        self.updater.load_state_tensors(_below(state, "optimizer."))
-        self.potential = Potential.from_tensors(_below(state, "potential."))
+        self.policy.model.load_state_dict(below(state, "policy."))
+        self.updater.load_state_tensors(below(state, "optimizer."))
+        self.potential = Potential.from_tensors(below(state, "potential."))
         self.beta, self.explained, self.running_mean, version = state["scalars"].tolist()
         self.weight_version = int(version) - 1
         self.publish()
@@ -227,7 +228,3 @@ def sequence_kl(scored: ScoredRollout) -> float:
     """Mean over sequences of sum_t log mu/pi_ref: an unbiased estimate of KL(mu || pi_ref), nats per sequence."""
     log_ratio_BT = scored.old_logprobs_BT - scored.ref_logprobs_BT
     return float(torch.where(scored.completion_mask_BT, log_ratio_BT, 0.0).sum(-1).mean())
-
-
-def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

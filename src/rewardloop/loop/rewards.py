@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from rewardloop.loop.seeds import derive_seed
-from rewardloop.reward.features import FeatureExtractor
-from rewardloop.reward.fitting import fit_head
+from rewardloop.reward.features import EncoderFeatures, FeatureExtractor
+from rewardloop.reward.fitting import LinearHeads, fit_head
 from rewardloop.reward.model import RewardModel
 from rewardloop.types import Feedback, Preference, RewardSource, Rollout
+
+# What a reward model is beside its heads.
+_NUMBERS = tuple(item.name for item in fields(RewardModel) if item.name != "scorer")
 
 
 class Rewards(Protocol):
@@ -28,6 +33,14 @@ class Rewards(Protocol):
 
     def refit(self, feedback: Sequence[Feedback], pool: Rollout) -> None:
         """Learn from all `feedback`; mean 0 and variance 1 on `pool`, completions of the reference."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The present version, for a generation. What is only remembered for speed is forgotten here: features
+        depend in their last bits on which texts were computed together, and a resumed run remembers none.
+        """
+
+    def restore(self, state: dict[str, Tensor], heard: int) -> None:
+        """Go on with a version stored after `heard` judgments."""
 
 
 @dataclass
@@ -55,6 +68,21 @@ class LearnedReward:
         if foresight is not None:
             self.metrics["reward/pair_accuracy"] = foresight
 
+    def tensors(self) -> dict[str, Tensor]:
+        self.extractor.memory.rows.clear()
+        if self.source is None:
+            return {}
+        assert isinstance(self.source.scorer, LinearHeads)
+        numbers = [getattr(self.source, name) for name in _NUMBERS]
+        return self.source.scorer.tensors() | {"numbers": torch.tensor(numbers, dtype=torch.float64)}
+
+    def restore(self, state: dict[str, Tensor], heard: int) -> None:
+        self._heard = heard
+        if state:
+            heads = {name: value for name, value in state.items() if name != "numbers"}
+            numbers = dict(zip(_NUMBERS, state["numbers"].tolist(), strict=True))
+            self.source = RewardModel(LinearHeads(self.extractor, **heads), **numbers)
+
     def _pair_accuracy(self, fresh: Sequence[Feedback]) -> float | None:
         """How the version before orders choices it has not seen: an honest look, taken before it learns from them."""
         pairs = [f for f in fresh if isinstance(f, Preference) and f.choice in ("first", "second")]
@@ -77,3 +105,13 @@ class GivenReward:
     def refit(self, feedback: Sequence[Feedback], pool: Rollout) -> None:
         scores_B = self.source.score([c.prompt for c in pool.completions], [c.text for c in pool.completions])
         self.source = self.source.standardize(scores_B)
+
+    def tensors(self) -> dict[str, Tensor]:
+        scorer = self.source.scorer
+        if isinstance(scorer, LinearHeads) and isinstance(scorer.extractor, FeatureExtractor | EncoderFeatures):
+            scorer.extractor.memory.rows.clear()
+        return {"numbers": torch.tensor([self.source.offset, self.source.scale], dtype=torch.float64)}
+
+    def restore(self, state: dict[str, Tensor], heard: int) -> None:
+        offset, scale = state["numbers"].tolist()
+        self.source = replace(self.source, offset=offset, scale=scale)

@@ -13,7 +13,7 @@ from time import monotonic
 
 from rewardloop.evaluate.convergence import reason_to_stop
 from rewardloop.evaluate.foresight import save_potential
-from rewardloop.loop.journal import Journal
+from rewardloop.loop.journal import Journal, above, below
 from rewardloop.loop.learner import Learner
 from rewardloop.loop.measure import Measurement, Measurer
 from rewardloop.loop.people import People
@@ -67,8 +67,8 @@ def learn(task: Task, recipe: Recipe, folder: Path, watch: Watch) -> Outcome:
         watch(_measure(task, learner, journal, metrics, began))
     else:
         progress = journal.progress
-        task.rewards.refit(journal.feedback, pool)
-        learner.restore(state)
+        task.rewards.restore(below(state, "reward."), len(journal.feedback))
+        learner.restore(below(state, "learner."))
 
     while progress.iteration < recipe.iterations and progress.stopped_because is None and task.rewards.source:
         # 1. Sample completions, 2. score them and spread the reward over their tokens, 3. weigh each token by its
@@ -93,7 +93,7 @@ def learn(task: Task, recipe: Recipe, folder: Path, watch: Watch) -> Outcome:
                 progress.stopped_because = reason_to_stop(
                     progress.points, target_kl=recipe.optimizer.target_kl, answers=len(task.measurer.prompts)
                 )
-            journal.save(learner.tensors())
+            journal.save(above("learner.", learner.tensors()) | above("reward.", task.rewards.tensors()))
         else:
             counted = _counted(metrics, journal, began)
             journal.write_metrics(counted)
