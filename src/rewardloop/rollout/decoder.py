@@ -126,7 +126,9 @@ class Decoder:
         if self._positions_SD is not None:
             return hidden_ND + F.embedding(positions_N, self._positions_SD), None
         assert self._rotary is not None
-        return hidden_ND, self._rotary[positions_N][:, None]
+        # written out for every head once: a product that broadcasts is several times slower, in every layer
+        heads = self.shape.heads + self.shape.kv_heads
+        return hidden_ND, self._rotary[positions_N][:, None].expand(-1, heads, -1).contiguous()
 
     def _project(self, layer: Layer, hidden_ND: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor]:
         """Queries [N, heads, C], and keys and values [N, 2, kv_heads, C], normalized and rotated."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rewardloop.rollout.families import Dense
 
+PACKED_FROM = 2**16  # weights: below, oneDNN's overhead of each call outweighs the layout, in float32
 ROWS = 32  # the batch that the layout is chosen for; others work as well
 
 
@@ -22,7 +23,9 @@ class Projection:
 
     def __init__(self, dense: Dense, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        self._packed = dense.weight_OI.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        on_cpu = dense.weight_OI.device.type == "cpu"
+        large = dtype != torch.float32 or dense.weight_OI.numel() >= PACKED_FROM
+        self._packed = on_cpu and large and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         weight_OI = dense.weight_OI.detach().to(dtype, copy=True).contiguous()
         if self._packed:
             weight_OI = torch.ops.mkldnn._reorder_linear_weight(weight_OI, ROWS)
