@@ -16,7 +16,7 @@ SHAPES = {"small": (24, 20), "large": (300, 256)}
 @pytest.mark.parametrize("biased", [True, False])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 def test_it_is_a_linear_map(rows: int, size: str, biased: bool, dtype: torch.dtype, tolerance: float) -> None:
-    assert (300 * 256 >= PACKED_FROM) and (24 * 20 < PACKED_FROM)
+    assert 24 * 20 < PACKED_FROM <= 300 * 256
     generator = torch.Generator().manual_seed(0)
     outputs, inputs = SHAPES[size]
     weight = torch.randn(outputs, inputs, generator=generator) / inputs**0.5
