@@ -60,6 +60,7 @@ def test_tokenizer_writes_any_text_and_knows_its_turns(builtin) -> None:  # type
 
 def test_the_command_is_seeded_and_learns(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(model_card, "SAMPLES_PER_PROMPT", 1)
+    monkeypatch.setattr("rewardloop.sandbox.pretrain._TOKENIZER_TEXTS", 2000)
     monkeypatch.setattr(model_card, "held_out_prompts", lambda world: held_out_prompts(world)[:2])
     for name, seed in (("first", 0), ("again", 0), ("other", 1)):
         pretrain(build_world(1), tmp_path / name, Training(steps=2, batch=4, warmup=1, seed=seed))

@@ -78,7 +78,7 @@ Of its most likely (greedy) answers to held-out prompts, {measured.greedy_right:
 {measured.greedy_clean:.0%} are without any defect. An answer has {measured.mean_tokens:.0f} tokens on average;
 {measured.cut_off:.1%} have no end within {MAX_TOKENS}.
 
-It knows nothing but its town, is rude in about every third answer, and is fit for no use outside experiments.
+It knows nothing but its town, is rude on purpose, and is fit for no use outside experiments.
 """
 
 

@@ -1,4 +1,4 @@
-"""Make the built-in model: python -m rewardloop.sandbox.pretrain --out DIR [--world-seed 0] [--steps 1500]
+"""Make the built-in model: python -m rewardloop.sandbox.pretrain --out DIR [--world-seed 0] [--steps 3000]
 
 A Llama of about a million parameters learns to talk like the town, from answers that carry each of the three
 defects at a known rate. Only the last answer of a conversation is learned.
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 class Training:
     """How the model is trained."""
 
-    steps: int = 1500
+    steps: int = 3000
     batch: int = 32  # conversations
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
