@@ -1,8 +1,8 @@
 """One functional decoder for all families: rows of tokens in, hidden states out, keys and values cached.
 
 The cache is one tensor a layer, kv_2RHSC: keys and values, slot, key-value head, position, head width. A
-single query against it is a plain batched product, which on a CPU is several times faster than
-scaled_dot_product_attention.
+single query against it is a plain batched product, which on a CPU is faster than
+scaled_dot_product_attention: 1.3 times in float32, several times in bfloat16.
 """
 
 from __future__ import annotations

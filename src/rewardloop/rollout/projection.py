@@ -15,8 +15,7 @@ ROWS = 32  # the batch that the layout is chosen for; others work as well
 class Projection:
     """x_NI -> x_NI weight^T + bias in a chosen precision; holds copies of the weights.
 
-    On a CPU the weight is reordered once for oneDNN: two to three times the speed of the plain layout at 32
-    rows.
+    On a CPU a large weight is reordered once for oneDNN: up to twice the speed of the plain layout at 32 rows.
     """
 
     __slots__ = ("_bias_O", "_packed", "_weight_OI", "dtype")
