@@ -43,3 +43,16 @@ def test_a_full_disk_is_a_store_error_and_nothing_changes(tmp_path: Path, monkey
         files.write_text(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_only_what_was_written_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A neighbor that vanishes meanwhile (another process cleans up) is no business of ours."""
+    (tmp_path / "neighbor").mkdir()
+    (tmp_path / "neighbor" / "file").write_text("x")
+    opened: list[Path] = []
+    real_open = files.os.open
+    monkeypatch.setattr(files.os, "open", lambda path, flags: opened.append(Path(path)) or real_open(path, flags))
+    with files.written_whole(tmp_path / "model") as temporary:
+        temporary.mkdir()
+        (temporary / "weights").write_text("w")
+    assert {path.name.split(".")[-1] for path in opened} == {"tmp", "weights", tmp_path.name}

@@ -23,7 +23,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _sync(temporary)
+        _sync(temporary, *(temporary.rglob("*") if temporary.is_dir() else ()))
         if path.is_dir() and temporary.is_dir():
             # rename cannot replace a folder that has something in it
             old = path.with_name(f".{path.name}.{os.getpid()}.old")
@@ -67,10 +67,9 @@ def truncate_lines(path: Path, lines: int) -> None:
         write_text(path, "".join(kept))
 
 
-def _sync(path: Path) -> None:
-    targets = [path, *path.rglob("*")] if path.is_dir() else [path]
-    for target in targets:
-        descriptor = os.open(target, os.O_RDONLY)
+def _sync(*paths: Path) -> None:
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
