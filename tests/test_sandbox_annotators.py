@@ -124,6 +124,15 @@ def test_marks_presses_flags_and_remarks_point_at_the_flaws() -> None:
             assert (reply.rewrite is not None) == (verdict.gold < 1)
 
 
+def test_noisy_people_overlook_three_flaws_in_ten() -> None:
+    marked = {
+        kind: sum(len(person(kind).mark(prompt, texts[0])) for prompt, texts, _ in written(400))
+        for kind in ("careful", "noisy")
+    }
+    assert marked["careful"] > 200
+    assert 0.6 < marked["noisy"] / marked["careful"] < 0.8
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_text_gets_every_kind_of_feedback(kind: str) -> None:
     prompt = training_questions(WORLD)[0].prompt
