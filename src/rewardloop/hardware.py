@@ -17,7 +17,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 # <malloc.h>; see keep_large_blocks
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-_KEPT_BYTES: Final = 1 << 30
+_KEPT_BYTES: Final = (1 << 31) - 1  # the most that mallopt takes
 
 
 def set_up_threads(threads: int = 0) -> None:
