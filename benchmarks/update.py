@@ -31,7 +31,7 @@ MEMORY_TARGET: Final = 1 / 8
 
 
 def main(options: Options) -> None:
-    rounds, steps = (1, 3) if options.quick else (4, 5)
+    rounds, steps = (1, 2) if options.quick else (4, 5)
     figures: list[Figure] = []
     for kind in TARGETS:
         run = partial(run_worker, "contenders.update", threads=options.threads)
