@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from rewardloop.errors import RewardLoopError
 
@@ -20,6 +21,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # The network is used only where the user names a model that is not on this disk.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+INTERRUPTED = 130  # what the parser makes of Ctrl-C
 
 app = typer.Typer(
     name="rewardloop",
@@ -177,22 +180,22 @@ def doctor() -> None:
 def main() -> None:
     """Entry point: translates every error of a user into one line."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except RewardLoopError as error:
         _fail(str(error))
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        Console(stderr=True).print("stopped; run the same command again to go on", style="yellow")
-        sys.exit(130)
     except Exception as error:
         # The parser's own complaints (unknown option, missing argument) know how to say themselves.
         message = getattr(error, "format_message", None)
         if message is None:
             raise
+        if not message():  # the help was asked for by giving nothing
+            sys.exit(2)
         _fail(message())
+    if code == INTERRUPTED:
+        Console(stderr=True).print("stopped; run the same command again to go on", style="yellow")
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str) -> None:
-    Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {message}", soft_wrap=True)
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
     sys.exit(2)
