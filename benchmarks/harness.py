@@ -43,6 +43,9 @@ T = TypeVar("T")
 # is faulted in anew, page by page. "malloc tuned" keeps them; it helps whoever has such tensors.
 MALLOC_TUNED: Final = {"MALLOC_MMAP_THRESHOLD_": str(8 << 30), "MALLOC_TRIM_THRESHOLD_": str(16 << 30)}
 
+# Idle threads of ours sleep, as every command of ours has it: on a busy computer spinning ones take the cores.
+OURS: Final = {"OMP_WAIT_POLICY": "PASSIVE"}
+
 # Versions that can change a figure, where they are installed.
 PACKAGES: Final = ("torch", "transformers", "tokenizers", "numpy", "trl", "accelerate", "datasets")
 

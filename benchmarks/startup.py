@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 from harness import (
+    OURS,
     Figure,
     Options,
     alternate,
@@ -65,7 +66,7 @@ def wait_for_first_step(match: Match, options: Options) -> list[Figure]:
     """From the start of a process to the end of its first training step, ours and theirs in turn."""
     run = partial(run_worker, threads=options.threads)
     contenders = {
-        f"ours {match.name}": partial(run, *match.ours, llama_15m(), 1),
+        f"ours {match.name}": partial(run, *match.ours, llama_15m(), 1, environment=OURS),
         f"trl {match.name}": partial(run, *match.theirs, llama_15m(), 1, environment=match.environment),
     }
     runs = alternate(contenders, rounds=1 if options.quick else 3)

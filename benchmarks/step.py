@@ -20,6 +20,7 @@ from typing import Final
 from contenders import work
 from harness import (
     MALLOC_TUNED,
+    OURS,
     Figure,
     Options,
     WorkerRun,
@@ -92,7 +93,7 @@ def contenders_of(match: Match, model: str, steps: int, options: Options) -> dic
     run = partial(run_worker, threads=options.threads)
     theirs = dict(match.environment or {})
     contenders = {
-        f"ours {match.name}": partial(run, *match.ours, model, steps),
+        f"ours {match.name}": partial(run, *match.ours, model, steps, environment=OURS),
         f"trl {match.name}": partial(run, *match.theirs, model, steps, environment=theirs),
     }
     if not options.quick:

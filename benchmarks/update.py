@@ -14,6 +14,7 @@ from typing import Final
 
 from harness import (
     MALLOC_TUNED,
+    OURS,
     Figure,
     Options,
     WorkerRun,
@@ -37,7 +38,7 @@ def main(options: Options) -> None:
         run = partial(run_worker, "contenders.update", threads=options.threads)
         arguments = (kind, llama_15m(), steps)
         contenders = {
-            "ours": partial(run, "ours", *arguments),
+            "ours": partial(run, "ours", *arguments, environment=OURS),
             "transformers": partial(run, "transformers", *arguments),
         }
         if not options.quick:
