@@ -55,7 +55,7 @@ def value_and_gradient(method: PolicyGradient, logprobs_BT: Tensor, batch: Polic
 
 
 def test_table_of_methods() -> None:
-    """The rows of the handout's table, read off the code."""
+    """The rows of the table of methods, read off the code."""
     rows = {
         name: (m.returns, m.critic, m.baseline, m.scale, m.ratio.level, m.aggregation, m.kl)
         for name, m in METHODS.items()

@@ -266,7 +266,7 @@ def silence(world: World, method: PolicyGradient, *, noise_in_reference: float =
 
 
 def moved(seed: int) -> tuple[World, Tensor]:
-    """A world and a sampler at KL(sampler || policy) = .15, as in the handout."""
+    """A world and a sampler at KL(sampler || policy) = .15."""
     world = World.make(3, 3, seed=seed)
     generator = torch.Generator().manual_seed(seed + 5)
     direction_SV = torch.randn(world.logits_SV.shape, generator=generator, dtype=torch.float64)

@@ -16,7 +16,7 @@ from toy_worlds import World, autograd
 @pytest.mark.parametrize(
     ("vocabulary", "max_tokens", "states", "count"), [(4, 4, 40, 121), (5, 5, 341, 1365), (2, 1, 1, 2)]
 )
-def test_counts_of_the_handout(vocabulary: int, max_tokens: int, states: int, count: int) -> None:
+def test_counts_of_two_small_worlds(vocabulary: int, max_tokens: int, states: int, count: int) -> None:
     lm = ToyLM(vocabulary, max_tokens)
     assert lm.states == states
     assert len(lm.texts.mask_BT) == count

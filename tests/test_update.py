@@ -22,7 +22,7 @@ from rewardloop.models.language_model import LanguageModel
 from rewardloop.optimize import backward
 from rewardloop.optimize.policy_gradient import METHODS, PolicyBatch, policy_loss
 from rewardloop.optimize.update import Loss, Updater, UpdateSettings
-from tiny_models import CONTEXT, random_model
+from tiny_models import CONTEXT, random_model, tiny_lm
 
 VOCABULARY = 97
 PROMPTS = [[5, 6, 7], [9], [11, 12, 13, 14, 15, 16, 17], [5, 6], [8] * 9, [0, 3]]
@@ -194,7 +194,7 @@ def test_log_probs_are_those_of_the_step_and_of_transformers() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_ratio_before_the_first_step_is_one(precision: Any) -> None:
-    """|log u| < 1e-4 where nothing has moved (algorithms.md, pitfalls), in minibatches too."""
+    """|log u| < 1e-4 where nothing has moved, in minibatches too."""
     updater = Updater(language_model(), UpdateSettings(precision=precision, lr=0.0))
     proximal_BT = updater.logprobs(PROMPTS, COMPLETIONS)
     moved: list[float] = []
@@ -304,7 +304,7 @@ def test_bad_steps_are_skipped_and_the_third_in_a_row_raises(value: float, where
     assert report.skipped
     assert words in report.reason
     after = weights_and_state(updater)
-    assert after.pop("state counters").tolist() == [1, 1]
+    assert after.pop("state counters").tolist() == [1, 1, 1]  # skipped, skipped in a row, done
     assert all(torch.equal(after[name], before[name]) for name in after)
     assert not updater.step(PROMPTS, COMPLETIONS, good).skipped  # ends the row
     for _ in range(2):
@@ -402,3 +402,16 @@ def test_frozen_weights_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     same = {name for name, value in lm.model.named_parameters() if torch.equal(value, before[name])}
     assert same == {"lm_head.weight", "model.embed_tokens.weight"}
     assert backward._gradient(lm.model.lm_head.weight) is None
+
+
+def test_warm_up_scales_the_first_steps_and_survives_a_resume() -> None:
+    """AdamW's first step moves every weight by lr: with a warm-up of 4, by a quarter of it."""
+
+    def first_move(warm_up: int) -> float:
+        lm = tiny_lm()
+        before = {name: value.clone() for name, value in lm.model.state_dict().items()}
+        updater = Updater(lm, UpdateSettings(lr=1e-3, warm_up=warm_up, precision="float32"))
+        updater.step([(1, 2)], [(3, 4)], lambda logprobs_BT, rows: LossOutput(-logprobs_BT.sum(), {}))
+        return max(float((lm.model.state_dict()[name] - value).abs().max()) for name, value in before.items())
+
+    assert first_move(4) == pytest.approx(first_move(0) / 4, rel=1e-3)

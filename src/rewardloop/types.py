@@ -177,9 +177,9 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredRollout:
-    """A rollout with its immediate rewards (design.md section 2; `reward.scoring` makes it).
+    """A rollout with its immediate rewards (`reward.scoring` makes it).
 
-    Contracts (algorithms.md section 0): *adapted*, rewards_BT[:, t] depends on tokens <= t only, except
+    Contracts: *adapted*, rewards_BT[:, t] depends on tokens <= t only, except
     the last, which *anchors*: rewards_BT.sum(-1) + phi_BT1[:, 0] == scores_B, before the KL term.
     """
 

@@ -14,7 +14,7 @@ _PIECES = re.compile(
     r"[\u3400-\u9fff\uf900-\ufaff\u3040-\u30ff\U00020000-\U0003ffff]|\s+|[^\W_]+(?:['’][^\W_]+)*|.", re.S
 )
 
-REPLACED, BEFORE_INSERTION, KEPT = -1.0, -0.5, 0.0  # credit of a marked part (algorithms.md section 3)
+REPLACED, BEFORE_INSERTION, KEPT = -1.0, -0.5, 0.0  # credit of a marked part
 KEPT_WEIGHT = 0.1  # a part left alone is weak evidence: unedited is not approved
 MOSTLY_REWRITTEN = 0.6  # above this share changed, a difference says nothing about single words
 
@@ -66,7 +66,7 @@ def edit_credit(original: str, corrected: str) -> tuple[Credit, ...]:
     """Credit for each part of `original`: replaced or deleted -1, the piece before an insertion -0.5, kept 0.
 
     Empty when more than 60 % was changed (a new text, not a correction) or nothing was. This credit looks at the whole
-    text: it may train the causal potential, and is never itself a reward (algorithms.md section 0).
+    text: it may train the causal potential, and is never itself a reward.
     """
     changes = find_changes(original, corrected)
     changed = sum(max(c.end - c.start, c.new_end - c.new_start) for c in changes if c.kind != "kept")

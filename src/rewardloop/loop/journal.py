@@ -29,8 +29,7 @@ from torch import Tensor
 
 from rewardloop.config import recipe_digest, recipe_yaml
 from rewardloop.errors import ConfigError, StoreError
-from rewardloop.feedback.reading import read_feedback
-from rewardloop.feedback.records import write_feedback
+from rewardloop.feedback.records import from_record, write_feedback
 from rewardloop.files import append_line, truncate_lines, write_text, written_whole
 from rewardloop.loop.recipe import Recipe
 from rewardloop.metrics import check_metrics
@@ -138,9 +137,10 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _read(generation: Path) -> tuple[Progress, dict[str, Tensor], list[Feedback]]:
     try:
         progress = Progress(**json.loads((generation / "progress.json").read_text(encoding="utf-8")))
-        feedback = generation / "feedback.jsonl"
-        heard = read_feedback(feedback) if feedback.stat().st_size else []
-        return progress, load_file(generation / "state.safetensors"), heard
+        # Read record by record: what an importer leaves out (a correction that changes nothing) was an event here.
+        lines = (generation / "feedback.jsonl").read_text(encoding="utf-8").splitlines()
+        feedback = [from_record(json.loads(line)) for line in lines]
+        return progress, load_file(generation / "state.safetensors"), feedback
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise StoreError(
             f"{generation} is damaged ({error}); start afresh with another --out, or delete the folder"

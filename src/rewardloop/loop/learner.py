@@ -32,8 +32,9 @@ from rewardloop.rollout.engine import Engine
 from rewardloop.rollout.sampling import sample_rollout
 from rewardloop.types import Feedback, Prompt, RewardSource, Rollout, ScoredRollout
 
-# An epoch ends early when the policy has moved this far from where it sampled (algorithms.md section 2).
+# An epoch ends early when the policy has moved this far from where it sampled.
 MAX_APPROX_KL = 0.02
+WARM_UP = 12  # optimizer steps
 EV_MEMORY = 0.8  # how much of the running explained variance is kept from batch to batch
 
 
@@ -57,7 +58,8 @@ class Learner:
         self.updater = Updater(
             policy,
             UpdateSettings(
-                lr=settings.lr,
+                lr=settings.lr or usual_lr(sum(weight.numel() for weight in policy.model.parameters())),
+                warm_up=WARM_UP,
                 tokens_per_microbatch=settings.tokens_per_microbatch,
                 precision=recipe.precision,
             ),
@@ -222,6 +224,11 @@ class Learner:
 def _loss(method: PolicyGradient, batch: PolicyBatch, logprobs_BT: Tensor, rows: Tensor) -> LossOutput:
     """The loss of some rows of a minibatch, as the update asks for it."""
     return policy_loss(method, logprobs_BT, batch.rows(rows))
+
+
+def usual_lr(parameters: int) -> float:
+    """2e-4 for a million parameters, 1e-4 for 3M, 4e-5 for 15M, 3e-6 for a billion ; fitted to what is customary."""
+    return float(2e-4 * (1e6 / max(parameters, 1)) ** 0.6)
 
 
 def sequence_kl(scored: ScoredRollout) -> float:

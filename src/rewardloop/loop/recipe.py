@@ -63,16 +63,16 @@ class Optimizer:
     """How the policy moves."""
 
     method: str = "default"  # a row of the table in docs/methods.md
-    lr: float = 2e-4  # above 0; 3e-4 for 0.3M parameters, 1e-4 to 2e-4 for 1M, 2e-5 for 15M, 3e-6 for billions
+    lr: float | None = None  # learning rate, above 0; null = by the size of the policy, 2e-4 for 1M parameters
     epochs: int = 2  # passes over one batch, 1 or more
     minibatches: int = 2  # optimizer steps per pass, 1 or more
     beta: float = 0.1  # weight of the KL to the reference at the start; 0 = none
     target_kl: float = 6.0  # nats per sequence that beta is adapted to; 0 = beta stays
-    tokens_per_microbatch: int = 8192  # memory bound: prompt and completion tokens in one forward pass
+    tokens_per_microbatch: int = 1024  # memory bound: prompt and completion tokens in one forward pass
 
     def __post_init__(self) -> None:
         _require(self.method in METHODS, f"optimizer.method: given {self.method!r}; known: {', '.join(METHODS)}")
-        _require(self.lr > 0, "optimizer.lr must be above 0")
+        _require(self.lr is None or self.lr > 0, "optimizer.lr must be above 0")
         _require(self.epochs >= 1 and self.minibatches >= 1, "optimizer.epochs and .minibatches must be 1 or more")
         _require(self.beta >= 0 and self.target_kl >= 0, "optimizer.beta and .target_kl must be 0 or more")
 

@@ -35,6 +35,7 @@ class UpdateSettings:
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0  # 0 = no clipping
+    warm_up: int = 0  # steps over which lr rises to its value: AdamW's first steps are all of full size
     tokens_per_microbatch: int = 768  # prompt and completion; memory grows with it, about 120 kB each at 15M
     precision: Precision = "auto"
 
@@ -47,6 +48,8 @@ class UpdateSettings:
             raise ConfigError(
                 f"weight_decay {self.weight_decay}, max_grad_norm {self.max_grad_norm}: 0 or more expected"
             )
+        if self.warm_up < 0:
+            raise ConfigError(f"warm_up: given {self.warm_up}; expected a number of steps, 0 or more")
         if self.tokens_per_microbatch < 1:
             raise ConfigError(f"tokens_per_microbatch: given {self.tokens_per_microbatch}; expected 1 or more")
         compute_dtype(self.precision, "cpu")
@@ -72,6 +75,7 @@ class Updater:
         self.settings = settings
         self.skipped_steps = 0
         self._bad_in_a_row = 0
+        self._steps = 0
         self._dtype = compute_dtype(settings.precision, lm.model.device)
         self._parameters = {n: p for n, p in lm.model.named_parameters() if p.requires_grad}
         self._optimizer = torch.optim.AdamW(
@@ -123,6 +127,10 @@ class Updater:
         norm = math.nan if gradient.reason else self._clip()
         reason = gradient.reason or ("" if math.isfinite(norm) else f"the gradient's norm is {norm}")
         if not reason:
+            self._steps += 1
+            self._optimizer.param_groups[0]["lr"] = self.settings.lr * min(
+                1.0, self._steps / (self.settings.warm_up or 1)
+            )
             self._optimizer.step()
         self._optimizer.zero_grad()
         self._count(reason)
@@ -137,7 +145,7 @@ class Updater:
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Optimizer and counters, ready for safetensors; with the model's weights, all that resuming needs."""
-        state = {"counters": torch.tensor([self.skipped_steps, self._bad_in_a_row])}
+        state = {"counters": torch.tensor([self.skipped_steps, self._bad_in_a_row, self._steps])}
         for name, parameter in self._parameters.items():
             for key, value in self._optimizer.state[parameter].items():
                 state[f"{key}.{name}"] = value.detach().clone()
@@ -149,7 +157,7 @@ class Updater:
         for full_name, value in state.items():
             key, _, name = full_name.partition(".")
             if full_name == "counters":
-                self.skipped_steps, self._bad_in_a_row = (int(count) for count in value)
+                self.skipped_steps, self._bad_in_a_row, self._steps = (int(count) for count in value)
             elif name not in moments or value.shape not in ((), self._parameters[name].shape):
                 raise StoreError(f"the optimizer's state {full_name} {tuple(value.shape)} fits no weight here")
             else:

@@ -1,7 +1,7 @@
 """From marked characters to tokens: what corrections and marks say about each token of a completion.
 
 The credit of a token looks at the whole text and at what people said of it afterwards: it may train the causal
-potential, and is never used as a reward itself (algorithms.md section 0).
+potential, and is never used as a reward itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One likelihood for everything people say about texts (algorithms.md section 3).
+"""One likelihood for everything people say about texts.
 
 A text has a reward R, in logits. A person a reads it as x = beta_type * kappa_a * (R - s_a), and says
 

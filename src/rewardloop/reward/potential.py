@@ -2,7 +2,7 @@
 
     phi(s_t) = w . x(s_t) + b,   x = the frozen reference trunk's hidden state, and how sure it was of the words so far
 
-phi foresees the reward. It is fitted to *stop-gradient* targets only (algorithms.md section 1):
+phi foresees the reward. It is fitted to *stop-gradient* targets only:
 
     Y_t = R - beta * sum_{u >= t} log pi(a_u|s_u) / pi_ref(a_u|s_u)
 
@@ -120,7 +120,7 @@ def explained_variance(phi_BT: Tensor, targets_BT: Tensor, mask_BT: Tensor) -> f
 
 
 def gate_lambda(explained: float) -> float:
-    """The dial of immediacy opens only as far as phi has earned (algorithms.md section 1)."""
+    """The dial of immediacy opens only as far as phi has earned."""
     if explained < 0.3:
         return 1.0
     return 0.95 if explained < 0.8 else 0.9
