@@ -42,7 +42,7 @@ def test_builtin_model_has_each_defect_in_a_fifth_to_half_of_its_answers(builtin
     for defect in DEFECTS:
         assert 0.2 < measured.defects[defect] < 0.45, measured
     assert measured.cut_off < 0.03
-    assert measured.greedy_right > 0.8  # it knows the truth
+    assert measured.greedy_right > 0.95  # it knows the truth
 
 
 def test_tokenizer_writes_any_text_and_knows_its_turns(builtin) -> None:  # type: ignore[no-untyped-def]
