@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,6 +84,13 @@ def test_the_policy_moved_and_every_metric_is_known(whole: Path) -> None:
     assert [line["loop/iteration"] for line in lines] == [0, 1, 2, 3, 4]
     assert [line["loop/events"] for line in lines] == [8, 8, 16, 16, 16]
     assert {name for line in lines for name in line} <= METRICS.keys()
+
+
+def test_a_run_that_has_ended_can_be_run_again(whole: Path, tmp_path: Path) -> None:
+    again = shutil.copytree(whole, tmp_path / "again")
+    outcome = _run(again)
+    assert outcome.measurement.metrics["held_out/gain"] == pytest.approx(_steady(whole)[-1]["held_out/gain"], abs=1e-6)
+    assert _steady(again) == _steady(whole)
 
 
 def test_another_recipe_in_the_same_folder_is_refused(whole: Path) -> None:
