@@ -227,8 +227,8 @@ def _loss(method: PolicyGradient, batch: PolicyBatch, logprobs_BT: Tensor, rows:
 
 
 def usual_lr(parameters: int) -> float:
-    """2e-4 for a million parameters, 1e-4 for 3M, 4e-5 for 15M, 3e-6 for a billion ; fitted to what is customary."""
-    return float(2e-4 * (1e6 / max(parameters, 1)) ** 0.6)
+    """2e-4 for a million parameters, 8e-5 for 3M, 2e-5 for 15M; between 3e-6 (large models) and 3e-4."""
+    return float(min(3e-4, max(3e-6, 2e-4 * (1e6 / max(parameters, 1)) ** 0.85)))
 
 
 def sequence_kl(scored: ScoredRollout) -> float:
