@@ -60,6 +60,11 @@ def has_fast_bfloat16(device: torch.device | str = "cpu") -> bool:
     return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
 
 
+def packs_bfloat16() -> bool:
+    """Whether oneDNN can lay out bfloat16 weights for this processor; it refuses those without AVX-512."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def compute_dtype(precision: Precision, device: torch.device | str) -> torch.dtype:
     """The type that matrix products are computed in; "auto" takes bfloat16 where hardware has it.
 

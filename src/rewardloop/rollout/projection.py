@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rewardloop.hardware import packs_bfloat16
 from rewardloop.rollout.families import Dense
 
 PACKED_FROM = 2**16  # weights: below, oneDNN's overhead of each call outweighs the layout, in float32
@@ -23,8 +24,8 @@ class Projection:
     def __init__(self, dense: Dense, dtype: torch.dtype) -> None:
         self.dtype = dtype
         on_cpu = dense.weight_OI.device.type == "cpu"
-        large = dtype != torch.float32 or dense.weight_OI.numel() >= PACKED_FROM
-        self._packed = on_cpu and large and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        pays = packs_bfloat16() if dtype == torch.bfloat16 else dense.weight_OI.numel() >= PACKED_FROM
+        self._packed = on_cpu and pays and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         weight_OI = dense.weight_OI.detach().to(dtype, copy=True).contiguous()
         if self._packed:
             weight_OI = torch.ops.mkldnn._reorder_linear_weight(weight_OI, ROWS)
