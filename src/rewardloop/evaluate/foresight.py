@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Final
@@ -64,3 +65,8 @@ def load_potential(folder: Path) -> tuple[LanguageModel, Potential]:
     if weights_digest(reference.model) != described["weights"]:
         raise ModelError(f"{described['reference']} has changed since the potential in {folder} was learned on it")
     return reference, potential
+
+
+def potential_version(potential: Potential) -> str:
+    """Changes whenever the rewards of tokens would."""
+    return "phi-" + hashlib.sha256(potential.weights_E.numpy().tobytes()).hexdigest()[:12]

@@ -14,6 +14,7 @@ reward that the new model is the optimum of. Source: Rafailov et al. 2305.18290,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,7 +42,7 @@ def typicality(lm: LanguageModel) -> TokenScorer:
 
     def score(prompt: Prompt, completion: str) -> TokenRewards:
         text = _encode(lm, prompt, completion)
-        logprobs_T, entropy_T = _expectations(lm, text)
+        logprobs_T, entropy_T = expectations(lm, text.prompt_ids, text.token_ids)
         return _token_rewards(lm, prompt, text, logprobs_T + entropy_T)
 
     return score
@@ -52,8 +53,8 @@ def shift(after: LanguageModel, before: LanguageModel) -> TokenScorer:
 
     def score(prompt: Prompt, completion: str) -> TokenRewards:
         text = _encode(after, prompt, completion)
-        now_T, _ = _expectations(after, text)
-        then_T, _ = _expectations(before, text)
+        now_T, _ = expectations(after, text.prompt_ids, text.token_ids)
+        then_T, _ = expectations(before, text.prompt_ids, text.token_ids)
         return _token_rewards(after, prompt, text, now_T - then_T.to(now_T.device))
 
     return score
@@ -83,9 +84,9 @@ def _encode(lm: LanguageModel, prompt: Prompt, completion: str) -> _Encoded:
 
 
 @torch.no_grad()
-def _expectations(lm: LanguageModel, text: _Encoded) -> tuple[Tensor, Tensor]:
+def expectations(lm: LanguageModel, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Log-probability of each token and entropy of the place it stands at, both [T]."""
-    batch = pack([text.prompt_ids], [text.token_ids], lm.device)
+    batch = pack([prompt_ids], [token_ids], lm.device)
     weight_VD, bias_V = output_head(lm.model)
     return chunked_logprobs(
         packed_hidden(lm.model, batch)[completion_rows(batch)],

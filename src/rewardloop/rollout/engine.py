@@ -42,6 +42,7 @@ class Request:
     max_tokens: int  # at least 1, the end token counted
     temperature: float = 1.0  # 0 = greedy
     seed: int  # not negative; the whole completion follows from it
+    prompt_ids: tuple[int, ...] | None = None  # the prompt where it is encoded already; None: it is encoded here
 
 
 class TokenEvent(NamedTuple):
@@ -177,7 +178,9 @@ class Engine:
             raise ConfigError(f"temperature is {request.temperature}; 0 (greedy) or a positive number is expected")
         if request.seed < 0:
             raise ConfigError(f"seed is {request.seed}; an integer of at least 0 is expected")
-        prompt_ids = self._lm.encode_prompt(request.prompt)
+        prompt_ids = self._lm.encode_prompt(request.prompt) if request.prompt_ids is None else request.prompt_ids
+        if not 0 <= min(prompt_ids, default=-1) <= max(prompt_ids, default=-1) < self._lm.model.config.vocab_size:
+            raise ModelError(f"a prompt needs at least one token, and each below {self._lm.model.config.vocab_size}")
         if len(prompt_ids) >= self._max_length:
             raise ModelError(
                 f"the prompt has {len(prompt_ids)} tokens, and the engine's sequences at most "

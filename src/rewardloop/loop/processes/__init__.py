@@ -1,0 +1,1 @@
+"""The processes of `rewardloop up`: a supervisor, and the engine that it starts."""

@@ -1,0 +1,289 @@
+"""The engine behind HTTP on a local socket: python -m rewardloop.loop.processes.engine_server --model M --socket PATH
+
+In the shape of a vLLM server (`wire`), so that one can take its place by URL:
+
+    GET  /health             200 once it can speak, 503 after a failure
+    GET  /v1/models          the model, with `max_model_len` and the version of its weights
+    POST /v1/completions     a text or token ids to be continued; SSE with `stream`
+    POST /v1/chat/completions
+    POST /tokenize           {"prompt"} or {"messages"} -> {"tokens", "count", "max_model_len"}
+    POST /weights            {"manifest": path}: verify the safetensors by digest, then replace between two steps
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from rewardloop.errors import ConfigError, ModelError, RewardLoopError, StoreError
+from rewardloop.evaluate.foresight import load_potential, potential_version
+from rewardloop.hardware import set_up_threads
+from rewardloop.loop.processes.engine_thread import Crowded, EngineThread, Said
+from rewardloop.loop.processes.token_rewards import Foresight, TokenRewarder, Typicality
+from rewardloop.loop.processes.wire import (
+    SSE_END,
+    ChatRequest,
+    CompletionRequest,
+    Piece,
+    Renderer,
+    Token,
+    error_body,
+    parse,
+    prompt_of,
+    sse,
+)
+from rewardloop.loop.weights import open_weights, read_manifest
+from rewardloop.models.language_model import LanguageModel, load_language_model
+from rewardloop.models.text_stream import TextStream
+from rewardloop.rollout.engine import Engine, Request
+
+SLOTS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One choice's next piece; None when it has ended."""
+
+    index: int
+    piece: Piece | None
+    error: Exception | None = None
+
+
+class EngineServer:
+    """Answers requests by one engine."""
+
+    def __init__(self, lm: LanguageModel, engine: Engine, rewarder: TokenRewarder | None, name: str) -> None:
+        self.lm = lm
+        self.engine = engine
+        self.rewarder = rewarder
+        self.name = name
+        self._thread: EngineThread | None = None
+
+    @property
+    def thread(self) -> EngineThread:
+        assert self._thread is not None
+        return self._thread
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        self._thread = EngineThread(self.engine, self.rewarder)
+        yield
+        self._thread.close()
+
+    # ------------------------------------------------------------ routes
+
+    async def health(self, _: HttpRequest) -> Response:
+        if self.thread.failure is not None:
+            return JSONResponse(error_body(str(self.thread.failure), "server_error"), 503)
+        return Response(status_code=200)
+
+    async def models(self, _: HttpRequest) -> Response:
+        described = {
+            "id": self.name,
+            "object": "model",
+            "created": 0,
+            "owned_by": "rewardloop",
+            "max_model_len": self.lm.context,
+            "weight_version": self.engine.weight_version,
+            "chat": bool(self.lm.tokenizer.chat_template),
+            "parameters": sum(weight.numel() for weight in self.lm.model.parameters()),
+            "reward_version": None if self.rewarder is None else self.rewarder.version,
+        }
+        return JSONResponse({"object": "list", "data": [described]})
+
+    async def completions(self, http: HttpRequest) -> Response:
+        return await self._answer(parse(CompletionRequest, await http.body()))
+
+    async def chat(self, http: HttpRequest) -> Response:
+        return await self._answer(parse(ChatRequest, await http.body()))
+
+    async def tokenize(self, http: HttpRequest) -> Response:
+        body = await http.body()
+        request = parse(ChatRequest if b'"messages"' in body else CompletionRequest, body)
+        ids = self._encode(request)
+        return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": self.lm.context})
+
+    async def weights(self, http: HttpRequest) -> Response:
+        try:
+            manifest = read_manifest(Path((await http.json())["manifest"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError('{"manifest": "path of a manifest"} is expected') from error
+        tensors = await asyncio.to_thread(open_weights, manifest)
+        await self.thread.load_weights(tensors, manifest.version)
+        return JSONResponse({"version": manifest.version, "digest": manifest.digest})
+
+    # ------------------------------------------------------------ answers
+
+    def _encode(self, request: CompletionRequest | ChatRequest) -> list[int]:
+        prompt = prompt_of(request)
+        return prompt if isinstance(prompt, list) else list(self.lm.encode_prompt(prompt))
+
+    async def _answer(self, request: CompletionRequest | ChatRequest) -> Response:
+        if not request.stream:
+            raise ConfigError("stream: given false; the engine answers in streams alone, set it to true")
+        prompt_ids = self._encode(request)
+        version = self.rewarder.version if request.rewards and self.rewarder else None
+        chat = isinstance(request, ChatRequest)
+        renderer = Renderer(f"engine-{secrets.token_hex(8)}", self.name, chat=chat, reward_version=version)
+        chunks = self._chunks(request, prompt_ids, renderer)
+        first = await anext(chunks)  # what is wrong with the request is known before the first byte leaves
+        return StreamingResponse(_events(first, chunks), media_type="text/event-stream")
+
+    async def _chunks(
+        self, request: CompletionRequest | ChatRequest, prompt_ids: list[int], renderer: Renderer
+    ) -> AsyncIterator[dict[str, Any]]:
+        told: asyncio.Queue[Told] = asyncio.Queue()
+        seed = request.seed if request.seed is not None else secrets.randbits(62)
+        tasks = [
+            asyncio.create_task(self._tell(request, prompt_ids, seed + index, index, told))
+            for index in range(request.n)
+        ]
+        tokens, left, opened = 0, request.n, False
+        try:
+            while left:
+                news = [await told.get()]
+                while not told.empty():
+                    news.append(told.get_nowait())
+                if (error := next((each.error for each in news if each.error), None)) is not None:
+                    raise error
+                if not opened:
+                    opened = True
+                    yield renderer.opening(prompt_ids)
+                left -= sum(each.piece is None for each in news)
+                pieces = [each.piece for each in news if each.piece is not None]
+                tokens += sum(len(piece.tokens) for piece in pieces)
+                if pieces:
+                    yield renderer.chunk(pieces)
+            yield renderer.closing(len(prompt_ids), tokens)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _tell(
+        self,
+        request: CompletionRequest | ChatRequest,
+        prompt_ids: list[int],
+        seed: int,
+        index: int,
+        told: asyncio.Queue[Told],
+    ) -> None:
+        """Put the pieces of one choice into `told`, then its end or its error."""
+        try:
+            async for piece in self._pieces(request, prompt_ids, seed, index):
+                told.put_nowait(Told(index, piece))
+            told.put_nowait(Told(index, None))
+        except RewardLoopError as error:
+            told.put_nowait(Told(index, None, error))
+
+    async def _pieces(
+        self, request: CompletionRequest | ChatRequest, prompt_ids: list[int], seed: int, index: int
+    ) -> AsyncIterator[Piece]:
+        wanted = Request(
+            prompt="",
+            prompt_ids=tuple(prompt_ids),
+            max_tokens=request.max_tokens,
+            temperature=request.temperature,
+            seed=seed,
+        )
+        text = TextStream(self.lm, request.stop)
+        said = self.thread.say(wanted, rewards=request.rewards)
+        async with contextlib.aclosing(said):
+            async for each in said:
+                yield self._piece(each, text, index)
+                if text.stopped:
+                    return
+
+    def _piece(self, said: Said, text: TextStream, index: int) -> Piece:
+        shown = text.push(said.token_id)
+        reason: str | None = None
+        if text.stopped:
+            reason = "stop"
+        elif said.completion is not None:
+            shown += text.finish()
+            reason = "stop" if text.stopped else said.completion.finish_reason
+        token = Token(said.token_id, self._word(said.token_id), said.logprob, said.weight_version)
+        return Piece(index, shown, (token,), said.rewards, reason)
+
+    def _word(self, token_id: int) -> str:
+        return "" if token_id in self.lm.end_ids else self.lm.decode([token_id])
+
+
+async def _events(first: dict[str, Any], chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+    """Server-sent events; what goes wrong in mid-stream is an event, too."""
+    yield sse(first)
+    try:
+        async for chunk in chunks:
+            yield sse(chunk)
+    except RewardLoopError as error:
+        yield sse(error_body(str(error), "server_error"))
+        return
+    yield SSE_END
+
+
+async def _refuse(_: HttpRequest, error: Exception) -> Response:
+    status, kind, headers = 400, "invalid_request_error", {}
+    if isinstance(error, Crowded):
+        status, kind, headers = 429, "rate_limit_error", {"retry-after": "1"}
+    return JSONResponse(error_body(str(error), kind), status, headers)
+
+
+def make_app(server: EngineServer) -> Starlette:
+    """The routes of the engine."""
+    return Starlette(
+        routes=[
+            Route("/health", server.health),
+            Route("/v1/models", server.models),
+            Route("/v1/completions", server.completions, methods=["POST"]),
+            Route("/v1/chat/completions", server.chat, methods=["POST"]),
+            Route("/tokenize", server.tokenize, methods=["POST"]),
+            Route("/weights", server.weights, methods=["POST"]),
+        ],
+        exception_handlers={kind: _refuse for kind in (ConfigError, ModelError, StoreError, Crowded)},
+        lifespan=server.lifespan,
+    )
+
+
+def load_server(model: str, name: str, *, slots: int = SLOTS) -> EngineServer:
+    """The engine for a model folder; with the potential that a run learned beside it, if there is one."""
+    lm = load_language_model(model)
+    return EngineServer(lm, Engine(lm, slots=slots), find_rewarder(lm, Path(model)), name)
+
+
+def find_rewarder(lm: LanguageModel, model: Path) -> TokenRewarder:
+    """What people taught: the potential of the run that made this model. Else typicality."""
+    beside = model.parent / "potential"
+    if (beside / "potential.json").is_file():
+        reference, potential = load_potential(beside)
+        return Foresight(reference, potential, version=potential_version(potential))
+    return Typicality(lm)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--socket", required=True, type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    set_up_threads(given.threads)
+    torch.set_grad_enabled(False)
+    app = make_app(load_server(given.model, given.name))
+    uvicorn.run(app, uds=str(given.socket), log_level="warning", lifespan="on", access_log=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The gateway: all HTTP and WebSocket, accounts, limits, and the page. Never imports torch."""

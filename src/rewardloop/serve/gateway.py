@@ -1,0 +1,150 @@
+"""What every route of the gateway works with: the log and its one writer, the engine, who is who, limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Final, ParamSpec, TypeVar, cast
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from rewardloop.feedback.log.event_log import EventLog
+from rewardloop.feedback.log.events import Appended, Event, NewEvent
+from rewardloop.feedback.log.writer import Writer
+from rewardloop.serve.access import NOBODY, Caller, access_of, authorize
+from rewardloop.serve.accounts import KEY_PREFIX, Accounts
+from rewardloop.serve.engine_client import EngineClient
+from rewardloop.serve.errors import ApiError
+from rewardloop.serve.limits import Limits
+from rewardloop.serve.passwords import Passwords
+from rewardloop.serve.preferences import Preferences
+from rewardloop.serve.telemetry import Telemetry
+from rewardloop.serve.tickets import TICKET_PREFIX, Tickets
+
+COOKIE: Final = "rewardloop_session"
+ACCOUNT_KINDS: Final = ("auth.", "settings.")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class Gateway:
+    """The state of the process. Everything that must survive it is in the log."""
+
+    data: Path
+    log: EventLog
+    engine: EngineClient
+    model_title: str
+    setup_token: str | None = None
+    accounts: Accounts = field(default_factory=Accounts)
+    preferences: Preferences = field(default_factory=Preferences)
+    limits: Limits = field(default_factory=Limits)
+    passwords: Passwords = field(default_factory=Passwords)
+    telemetry: Telemetry = field(default_factory=Telemetry)
+
+    def __post_init__(self) -> None:
+        self.writer = Writer(self.log)
+        self.tickets = Tickets.of(self.data)
+        self.setting_up = asyncio.Lock()
+        self._replay()
+
+    async def append(self, *events: NewEvent) -> list[Appended]:
+        """Store events, all or none; returns after the commit, when they have had their effect here, too.
+
+        Raises IdempotencyConflict (422), StoreFull (507), StoreError (503).
+        """
+        stored = await asyncio.wrap_future(self.writer.submit(events))
+        for given, appended in zip(events, stored, strict=True):
+            if appended.outcome == "stored" and given.kind.startswith(ACCOUNT_KINDS):
+                self._apply(_as_event(given, appended))
+        return stored
+
+    async def read(self, question: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Ask the log something, away from the event loop."""
+        return await asyncio.to_thread(question, *args, **kwargs)
+
+    async def close(self) -> None:
+        await self.engine.close()
+        await asyncio.to_thread(self.writer.close)
+        self.log.close()
+
+    def identify(self, connection: HTTPConnection) -> Caller:
+        """Who is asking: an API key or ticket in the header, or a session in the cookie."""
+        scheme, _, secret = connection.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            if secret.startswith(TICKET_PREFIX):
+                return self.tickets.caller(secret) or NOBODY
+            return (secret.startswith(KEY_PREFIX) and self.accounts.by_key(secret)) or NOBODY
+        account = self.accounts.by_session(connection.cookies.get(COOKIE, ""))
+        return account.caller if account is not None else NOBODY
+
+    def _replay(self) -> None:
+        """Everything that accounts and settings have come to."""
+        kinds, after = _replayed_kinds(), 0
+        while events := self.log.read(after, kinds):
+            for event in events:
+                self._apply(event)
+            after = events[-1].seq
+
+    def _apply(self, event: Event) -> None:
+        self.accounts.apply(event)
+        self.preferences.apply(event)
+
+
+def _replayed_kinds() -> Sequence[str]:
+    from rewardloop.feedback.log.events import KINDS
+
+    return [kind for kind in KINDS if kind.startswith(ACCOUNT_KINDS) and kind != "auth.refused"]
+
+
+def _as_event(given: NewEvent, appended: Appended) -> Event:
+    return Event(
+        seq=appended.seq,
+        id=appended.id,
+        ts=appended.ts,
+        kind=given.kind,
+        actor_id=given.actor_id,
+        actor_kind=given.actor_kind,
+        subject_id=given.subject_id,
+        target_id=given.target_id,
+        conversation_id=given.conversation_id,
+        body=dict(given.body),
+        idem_key=given.idem_key,
+    )
+
+
+# ---------------------------------------------------------------- what handlers ask for
+
+
+def gateway_of(connection: HTTPConnection) -> Gateway:
+    """The gateway that serves this request."""
+    return cast(Gateway, connection.app.state.gateway)
+
+
+def admitted(connection: HTTPConnection) -> Caller:
+    """Whoever is asking, let in by the table of access. Runs before every handler."""
+    caller = gateway_of(connection).identify(connection)
+    method = connection.scope.get("method", "WEBSOCKET")
+    authorize(connection, caller, access_of(method, connection.scope["route"].path))
+    connection.state.caller = caller
+    return caller
+
+
+def caller_of(connection: HTTPConnection) -> Caller:
+    return cast(Caller, connection.state.caller)
+
+
+def account_id_of(connection: HTTPConnection) -> str:
+    """The person who asks. Raises ApiError 403 for a program."""
+    caller = caller_of(connection)
+    if caller.kind != "user":
+        raise ApiError(403, "this belongs to a person; sign in with a browser", code="insufficient_permissions")
+    return caller.id
+
+
+TheGateway = Annotated[Gateway, Depends(gateway_of)]
+TheCaller = Annotated[Caller, Depends(caller_of)]

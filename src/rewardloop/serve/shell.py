@@ -1,0 +1,154 @@
+"""What surrounds every request: its id, the headers of safety, the size of bodies, who may ask from where, the record.
+
+Plain ASGI, so that streams pass through untouched.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Collection, MutableMapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rewardloop.serve.errors import ApiError, as_api_error, respond
+from rewardloop.serve.telemetry import Telemetry
+
+MOST_BODY: Final = 1 << 20  # bytes
+MOST_IMPORT: Final = 256 << 20
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "font-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types dompurify"
+)
+HEADERS: Final = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+}
+
+log = structlog.get_logger("gateway")
+
+
+class Shell:
+    """The outermost layer."""
+
+    def __init__(self, app: ASGIApp, *, hosts: Collection[str], telemetry: Telemetry) -> None:
+        self.app = app
+        self._hosts = {host.lower() for host in hosts}
+        self._telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        request_id, began = f"req_{uuid.uuid4().hex}", time.perf_counter()
+        status = 0
+
+        async def dressed(message: Message) -> None:
+            nonlocal status
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                status = message["status"]
+                _dress(message, request_id)
+            await send(message)
+
+        scope.setdefault("state", {})["request_id"] = request_id
+        try:
+            self._check(scope)
+            await self.app(scope, _bounded(scope, receive), dressed)
+        except Exception as error:  # noqa: BLE001 - the last resort: no traceback leaves, none is lost
+            answer = as_api_error(error)
+            if answer.status == 500:
+                log.exception("failed", request_id=request_id, path=scope["path"])
+            if status == 0 and scope["type"] == "http":
+                await respond(answer)(scope, receive, dressed)
+        finally:
+            self._note(scope, status, time.perf_counter() - began, request_id)
+
+    def _check(self, scope: Scope) -> None:
+        """Raises ApiError for a host that is not ours, and for what another site makes a browser send."""
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if _hostname(host) not in self._hosts:
+            raise ApiError(421, f"the host {host[:100]!r} is not served here", code="unknown_host")
+        unsafe = scope["type"] == "websocket" or scope["method"] not in SAFE
+        if unsafe and not _same_site(headers, host):
+            raise ApiError(403, "requests from other sites are refused", code="cross_site")
+        if scope["type"] == "http" and scope["method"] in ("POST", "PUT", "PATCH"):
+            _check_body(scope, headers)
+
+    def _note(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+        route = getattr(scope.get("route"), "path", "unknown")
+        method = scope.get("method", "WEBSOCKET")
+        self._telemetry.requests.labels(method, route, str(status)).inc()
+        self._telemetry.request_seconds.labels(route).observe(seconds)
+        log.info("request", request_id=request_id, method=method, route=route, status=status, ms=round(1000 * seconds, 1))
+
+
+def _dress(message: MutableMapping[str, Any], request_id: str) -> None:
+    headers = MutableHeaders(scope=message)
+    headers["x-request-id"] = request_id
+    for name, value in HEADERS.items():
+        headers.setdefault(name, value)
+    if "cache-control" not in headers:
+        headers["cache-control"] = "no-store"
+
+
+def _hostname(host: str) -> str:
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _same_site(headers: Headers, host: str) -> bool:
+    """Whether a browser says that the request comes from our own page; other programs say nothing (they hold no cookie
+    that they did not want to send)."""
+    if (site := headers.get("sec-fetch-site")) is not None:
+        return site in ("same-origin", "none")
+    origin = headers.get("origin")
+    return origin is None or urlsplit(origin).netloc.lower() == host.lower()
+
+
+def _check_body(scope: Scope, headers: Headers) -> None:
+    length, kind = headers.get("content-length"), headers.get("content-type", "").split(";")[0].strip().lower()
+    has_body = length not in (None, "0") or "transfer-encoding" in headers
+    if has_body and kind != "application/json" and scope["path"] != "/api/imports":
+        raise ApiError(415, f"the content type is {kind or 'missing'}; send application/json", code="content_type")
+    if length is not None and length.isdigit() and int(length) > _most(scope):
+        raise _too_large(scope)
+
+
+def _bounded(scope: Scope, receive: Receive) -> Receive:
+    """`receive`, which stops at the largest body that is taken."""
+    if scope["type"] != "http":
+        return receive
+    seen, most = 0, _most(scope)
+
+    async def counted() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > most:
+            raise _too_large(scope)
+        return message
+
+    return counted
+
+
+def _most(scope: Scope) -> int:
+    return MOST_IMPORT if scope["path"] == "/api/imports" else MOST_BODY
+
+
+def _too_large(scope: Scope) -> ApiError:
+    return ApiError(413, f"the body is larger than {_most(scope) >> 20} MiB; send less at a time", code="too_large")

@@ -1,0 +1,39 @@
+"""What Prometheus is told at /metrics. Names and units follow OpenTelemetry where it has one."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Telemetry:
+    """Counters of one gateway, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "rewardloop_requests_total", "HTTP requests", ["method", "route", "status"], registry=registry
+        )
+        self.request_seconds = Histogram(
+            "rewardloop_request_seconds", "Time to the end of an answer", ["route"], buckets=_FAST, registry=registry
+        )
+        self.first_token_seconds = Histogram(
+            "rewardloop_time_to_first_token_seconds", "From request to first token", buckets=_FAST, registry=registry
+        )
+        self.token_seconds = Histogram(
+            "rewardloop_time_per_output_token_seconds", "Between tokens", buckets=_FAST, registry=registry
+        )
+        self.tokens = Counter("rewardloop_output_tokens_total", "Tokens spoken", registry=registry)
+        self.streams = Gauge("rewardloop_streams", "Answers being spoken now", registry=registry)
+        self.feedback = Counter("rewardloop_feedback_total", "Judgments stored", ["kind"], registry=registry)
+        self.commit_seconds = Histogram(
+            "rewardloop_commit_seconds", "From an event to its commit", buckets=_FAST, registry=registry
+        )
+        self.backlog = Gauge("rewardloop_write_backlog", "Writes that wait", registry=registry)
+        self.sockets = Gauge("rewardloop_sockets", "Open pages", registry=registry)
+        self.weight_version = Gauge("rewardloop_weight_version", "Weights being served", registry=registry)
+
+    def text(self) -> bytes:
+        """Everything, as Prometheus reads it."""
+        return generate_latest(self.registry)
