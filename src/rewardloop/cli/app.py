@@ -41,6 +41,24 @@ Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same 
 
 
 @app.command()
+def up(
+    model: Annotated[str, typer.Option("--model", help="Model to serve: folder, hub id or 'builtin'.")] = "builtin",
+    data: Annotated[Path, typer.Option("--data", help="Where everything that people say is kept.")] = Path(
+        "rewardloop-data"
+    ),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
+    database: Annotated[
+        str | None, typer.Option("--database", help="postgresql://USER@HOST/NAME; default: a file in --data.")
+    ] = None,
+) -> None:
+    """Serve a model to any OpenAI client and to people in a browser, and keep what they say of its answers."""
+    from rewardloop.cli.up import up as run
+
+    run(model, data, host, port, database, Console())
+
+
+@app.command()
 def simulate(
     out: Annotated[Path, typer.Option("--out", help="Folder of the run; an interrupted run goes on.")] = Path(
         "runs/simulate"

@@ -8,6 +8,7 @@ from rewardloop.models.language_model import UNFINISHED, LanguageModel
 
 LONGEST_CHARACTER = 6  # tokens; what is not a character by then is shown as it decodes
 
+
 class TextStream:
     """The text of a completion while it grows, cut at its first stop sequence.
 

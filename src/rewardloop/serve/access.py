@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Literal
 
-from fastapi import FastAPI
+from fastapi import APIRouter
 from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.requests import HTTPConnection
 
@@ -182,9 +182,9 @@ def access_of(method: str, path: str) -> Access:
     return TABLE["GET" if method == "HEAD" else method, path]
 
 
-def routes_of(app: FastAPI) -> Iterable[tuple[str, str]]:
-    """Every (method, path) that `app` answers."""
-    for route in app.routes:
+def routes_of(routers: Iterable[APIRouter]) -> Iterable[tuple[str, str]]:
+    """Every (method, path) that `routers` answer."""
+    for route in (route for router in routers for route in router.routes):
         if isinstance(route, APIRoute):
             yield from ((method, route.path) for method in sorted(route.methods - {"HEAD"}))
         elif isinstance(route, APIWebSocketRoute):
@@ -193,7 +193,7 @@ def routes_of(app: FastAPI) -> Iterable[tuple[str, str]]:
             yield ("?", str(getattr(route, "path", route)))
 
 
-def require_complete(app: FastAPI) -> None:
+def require_complete(routers: Iterable[APIRouter]) -> None:
     """Raises AssertionError for a route that the table does not know: whoever adds one must say whom it lets in."""
-    unknown = set(routes_of(app)) - TABLE.keys()
+    unknown = set(routes_of(routers)) - TABLE.keys()
     assert not unknown, f"routes without an entry in the table of access: {sorted(unknown)}"

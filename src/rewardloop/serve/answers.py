@@ -111,9 +111,7 @@ async def answering(
                 await gateway.append(*(_finished(caller, answer, at, "cancelled") for at in left))
 
 
-async def _pieces(
-    gateway: Gateway, caller: Caller, answer: Answer, said: AsyncIterator[Said]
-) -> AsyncIterator[Piece]:
+async def _pieces(gateway: Gateway, caller: Caller, answer: Answer, said: AsyncIterator[Said]) -> AsyncIterator[Piece]:
     async for each in said:
         match each:
             case Opening():
@@ -143,7 +141,10 @@ def _started(caller: Caller, question: Question) -> NewEvent:
 
 def _finished(caller: Caller, answer: Answer, at: int, reason: str) -> NewEvent:
     choice = answer.choices[at]
-    body = {"choice": at, "text": choice.text, "finish_reason": reason, "reward_version": answer.reward_version}
+    body: dict[str, Any] = {"choice": at, "text": choice.text, "finish_reason": reason}
+    if choice.rewards:
+        rewards = [round(reward, 4) for reward in choice.rewards]
+        body |= {"reward_version": answer.reward_version, "token_rewards": rewards}
     sampled = Sampled(
         prompt_ids_P=np.array(answer.prompt_ids, np.int32),
         token_ids_T=np.array([token.id for token in choice.tokens], np.int32),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from rewardloop.serve.errors import ApiError
 
 CONNECT_S: Final = 2.0
 SILENCE_S: Final = 60.0  # longest wait for the next token
+KNOWN_S: Final = 1.0  # how long what the engine said of its model is taken as it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +79,22 @@ class EngineClient:
         transport = httpx2.AsyncHTTPTransport(uds=socket, limits=limits)
         timeout = httpx2.Timeout(SILENCE_S, connect=CONNECT_S)
         self._http = httpx2.AsyncClient(transport=transport, base_url=url or "http://engine", timeout=timeout)
+        self._known: ModelInfo | None = None
+        self._known_at = 0.0
 
     async def close(self) -> None:
         await self._http.aclose()
 
     async def model(self) -> ModelInfo:
-        """What is being served. Raises ApiError 503 while the engine is not there."""
+        """What is being served, as of a second ago at most. Raises ApiError 503 while the engine is not there."""
+        if self._known is not None and time.monotonic() - self._known_at < KNOWN_S:
+            return self._known
+        self._known = None
         with _unreachable_is_503():
             reply = await self._http.get("/v1/models", timeout=CONNECT_S)
             first = reply.json()["data"][0]
-        return ModelInfo(
+        self._known_at = time.monotonic()
+        self._known = ModelInfo(
             id=first["id"],
             context=int(first.get("max_model_len") or 0),
             weight_version=int(first.get("weight_version") or 0),
@@ -94,6 +102,7 @@ class EngineClient:
             parameters=first.get("parameters"),
             reward_version=first.get("reward_version"),
         )
+        return self._known
 
     async def healthy(self) -> bool:
         try:

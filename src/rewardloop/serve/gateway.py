@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +13,13 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from rewardloop.feedback.log.event_log import EventLog
-from rewardloop.feedback.log.events import Appended, Event, NewEvent
+from rewardloop.feedback.log.events import KINDS, Appended, Event, NewEvent
 from rewardloop.feedback.log.writer import Writer
 from rewardloop.serve.access import NOBODY, Caller, access_of, authorize
 from rewardloop.serve.accounts import KEY_PREFIX, Accounts
 from rewardloop.serve.engine_client import EngineClient
 from rewardloop.serve.errors import ApiError
+from rewardloop.serve.hub import Hub
 from rewardloop.serve.limits import Limits
 from rewardloop.serve.passwords import Passwords
 from rewardloop.serve.preferences import Preferences
@@ -39,6 +41,7 @@ class Gateway:
     log: EventLog
     engine: EngineClient
     model_title: str
+    has_world: bool = False  # the model talks about the sandbox's town
     setup_token: str | None = None
     accounts: Accounts = field(default_factory=Accounts)
     preferences: Preferences = field(default_factory=Preferences)
@@ -50,6 +53,7 @@ class Gateway:
         self.writer = Writer(self.log)
         self.tickets = Tickets.of(self.data)
         self.setting_up = asyncio.Lock()
+        self.hub = Hub(lambda: self.preferences.settings.settling_s)
         self._replay()
 
     async def append(self, *events: NewEvent) -> list[Appended]:
@@ -82,6 +86,10 @@ class Gateway:
         account = self.accounts.by_session(connection.cookies.get(COOKIE, ""))
         return account.caller if account is not None else NOBODY
 
+    def is_setup_token(self, token: str) -> bool:
+        """Whether this is the secret of the set-up link."""
+        return self.setup_token is not None and hmac.compare_digest(self.setup_token.encode(), token.encode())
+
     def _replay(self) -> None:
         """Everything that accounts and settings have come to."""
         kinds, after = _replayed_kinds(), 0
@@ -96,8 +104,6 @@ class Gateway:
 
 
 def _replayed_kinds() -> Sequence[str]:
-    from rewardloop.feedback.log.events import KINDS
-
     return [kind for kind in KINDS if kind.startswith(ACCOUNT_KINDS) and kind != "auth.refused"]
 
 

@@ -66,7 +66,7 @@ class Shell:
         try:
             self._check(scope)
             await self.app(scope, _bounded(scope, receive), dressed)
-        except Exception as error:  # noqa: BLE001 - the last resort: no traceback leaves, none is lost
+        except Exception as error:
             answer = as_api_error(error)
             if answer.status == 500:
                 log.exception("failed", request_id=request_id, path=scope["path"])
@@ -92,7 +92,9 @@ class Shell:
         method = scope.get("method", "WEBSOCKET")
         self._telemetry.requests.labels(method, route, str(status)).inc()
         self._telemetry.request_seconds.labels(route).observe(seconds)
-        log.info("request", request_id=request_id, method=method, route=route, status=status, ms=round(1000 * seconds, 1))
+        log.info(
+            "request", request_id=request_id, method=method, route=route, status=status, ms=round(1000 * seconds, 1)
+        )
 
 
 def _dress(message: MutableMapping[str, Any], request_id: str) -> None:

@@ -70,6 +70,12 @@ class LogReader:
             row = connection.execute(select(*_EVENT_COLUMNS).where(event.c.id == event_id)).first()
         return None if row is None else as_event(row)
 
+    def of_conversation(self, conversation_id: str, kinds: Collection[str]) -> list[Event]:
+        """Its events of `kinds`, in order."""
+        query = select(*_EVENT_COLUMNS).where(event.c.conversation_id == conversation_id, event.c.kind.in_(list(kinds)))
+        with reading(self.reader) as connection:
+            return [as_event(row) for row in connection.execute(query.order_by(event.c.seq))]
+
     def sampled(self, seq: int) -> Sampled | None:
         """The arrays of the event `seq`, if it has some."""
         with reading(self.reader) as connection:

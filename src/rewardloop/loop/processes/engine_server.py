@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import contextlib
 import secrets
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,8 @@ from starlette.routing import Route
 from rewardloop.errors import ConfigError, ModelError, RewardLoopError, StoreError
 from rewardloop.evaluate.foresight import load_potential, potential_version
 from rewardloop.hardware import set_up_threads
-from rewardloop.loop.processes.engine_thread import Crowded, EngineThread, Said
+from rewardloop.loop.processes.engine_thread import CrowdedError, EngineThread, Said
+from rewardloop.loop.processes.lifeline import hold_on
 from rewardloop.loop.processes.token_rewards import Foresight, TokenRewarder, Typicality
 from rewardloop.loop.processes.wire import (
     SSE_END,
@@ -82,6 +84,16 @@ class EngineServer:
         self._thread = EngineThread(self.engine, self.rewarder)
         yield
         self._thread.close()
+
+    def warm_up(self) -> None:
+        """Say something, so that nobody waits for what is only done once."""
+        prompt_ids = self.lm.encode_completion("a")[:1]
+        wanted = Request(prompt="", prompt_ids=prompt_ids, max_tokens=min(4, self.lm.context - 2), seed=0)
+        (said,) = self.engine.generate([wanted])
+        if self.rewarder is not None:
+            stream = self.rewarder.begin(prompt_ids)
+            for token_id in said.token_ids:
+                stream.extend(token_id, last=True)
 
     # ------------------------------------------------------------ routes
 
@@ -236,7 +248,7 @@ async def _events(first: dict[str, Any], chunks: AsyncIterator[dict[str, Any]]) 
 
 async def _refuse(_: HttpRequest, error: Exception) -> Response:
     status, kind, headers = 400, "invalid_request_error", {}
-    if isinstance(error, Crowded):
+    if isinstance(error, CrowdedError):
         status, kind, headers = 429, "rate_limit_error", {"retry-after": "1"}
     return JSONResponse(error_body(str(error), kind), status, headers)
 
@@ -252,7 +264,7 @@ def make_app(server: EngineServer) -> Starlette:
             Route("/tokenize", server.tokenize, methods=["POST"]),
             Route("/weights", server.weights, methods=["POST"]),
         ],
-        exception_handlers={kind: _refuse for kind in (ConfigError, ModelError, StoreError, Crowded)},
+        exception_handlers=dict.fromkeys((ConfigError, ModelError, StoreError, CrowdedError), _refuse),
         lifespan=server.lifespan,
     )
 
@@ -279,9 +291,16 @@ def main() -> None:
     parser.add_argument("--socket", required=True, type=Path)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
+    hold_on()
     set_up_threads(given.threads)
     torch.set_grad_enabled(False)
-    app = make_app(load_server(given.model, given.name))
+    try:
+        server = load_server(given.model, given.name)
+    except RewardLoopError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the supervisor reads it
+        sys.exit(2)
+    server.warm_up()
+    app = make_app(server)
     uvicorn.run(app, uds=str(given.socket), log_level="warning", lifespan="on", access_log=False)
 
 

@@ -35,7 +35,7 @@ class Said:
     completion: Completion | None = None  # with the last token
 
 
-class Crowded(RewardLoopError):
+class CrowdedError(RewardLoopError):
     """More requests wait than the engine takes; try again later."""
 
 
@@ -64,10 +64,10 @@ class EngineThread:
     async def say(self, request: Request, *, rewards: bool = False) -> AsyncIterator[Said]:
         """The tokens of one completion as they are sampled. Leaving the iteration cancels what is left.
 
-        Raises Crowded, ModelError and ConfigError as `Engine.submit` does.
+        Raises CrowdedError, ModelError and ConfigError as `Engine.submit` does.
         """
         if len(self._listeners) >= self._most_waiting:
-            raise Crowded(f"{len(self._listeners)} requests are running or waiting; try again in a moment")
+            raise CrowdedError(f"{len(self._listeners)} requests are running or waiting; try again in a moment")
         heard: asyncio.Queue[Said | Exception] = asyncio.Queue()
         handle = await self._do(lambda: self._submit(request, heard, rewards))
         finished = False

@@ -118,7 +118,7 @@ class Supervisor:
         program = child.program
         environment = {**os.environ, **program.environment, LIFELINE: str(self._lifeline)}
         with self._log(program.name).open("ab") as log:
-            child.process = subprocess.Popen(
+            child.process = subprocess.Popen(  # noqa: S603 - our own programs
                 program.command,
                 env=environment,
                 stdin=subprocess.DEVNULL,

@@ -138,12 +138,8 @@ class Renderer:
         said: dict[str, Any] = {"delta": {"content": piece.text}} if self._chat else {"text": piece.text}
         entries = [
             {
-                "token": token.text,
-                "logprob": _finite(token.logprob),
-                "bytes": list(token.text.encode()),
-                "top_logprobs": [
-                    {"token": text, "logprob": _finite(value), "bytes": list(text.encode())} for text, value in token.top
-                ],
+                **_entry(token.text, token.logprob),
+                "top_logprobs": [_entry(text, value) for text, value in token.top],
             }
             for token in piece.tokens
         ]
@@ -158,14 +154,15 @@ class Renderer:
         }
 
 
-def _finite(logprob: float) -> float:
-    """JSON has no -inf; OpenAI writes -9999 for what is all but impossible."""
-    return max(logprob, -9999.0)
+def _entry(text: str, logprob: float) -> dict[str, Any]:
+    # JSON has no -inf; OpenAI writes -9999 for what is all but impossible
+    return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(text.encode())}
 
 
 def sse(document: dict[str, Any]) -> bytes:
     """One server-sent event."""
-    return b"data: " + json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode() + b"\n\n"
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return f"data: {text}\n\n".encode()
 
 
 SSE_END = b"data: [DONE]\n\n"

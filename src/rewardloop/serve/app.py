@@ -1,0 +1,84 @@
+"""The application: every route, the table of access before it, the shell around it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import structlog
+from fastapi import Depends, FastAPI
+from starlette.types import ASGIApp
+
+import rewardloop
+from rewardloop.serve import (
+    account_routes,
+    conversations,
+    feedback_routes,
+    health,
+    openai_routes,
+    page,
+    socket,
+)
+from rewardloop.serve.access import require_complete
+from rewardloop.serve.errors import ErrorEnvelope, install_error_handlers
+from rewardloop.serve.gateway import Gateway, admitted
+from rewardloop.serve.shell import Shell
+
+# The page's catch-all is last: whatever is not an address of the interface is a place in the page.
+ROUTERS: Final = (
+    health.router,
+    openai_routes.router,
+    feedback_routes.router,
+    account_routes.router,
+    conversations.router,
+    page.router,
+)
+_REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"model": ErrorEnvelope} for status in (400, 401, 403, 404, 409, 413, 415, 421, 422, 429, 500, 503, 507)
+}
+
+
+def make_app(gateway: Gateway, hosts: Collection[str]) -> ASGIApp:
+    """The gateway as an ASGI application that answers to the names in `hosts`."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        gateway.hub.close()
+        await gateway.close()
+
+    app = FastAPI(
+        title="rewardloop",
+        version=rewardloop.__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        responses=_REFUSALS,
+    )
+    app.state.gateway = gateway
+    install_error_handlers(app)
+
+    require_complete((socket.router, *ROUTERS))
+    app.include_router(socket.router)  # lets nobody in by itself: a WebSocket is refused in its own way
+    for router in ROUTERS:
+        app.include_router(router, dependencies=[Depends(admitted)])
+    return Shell(app, hosts=hosts, telemetry=gateway.telemetry)
+
+
+def set_up_logging() -> None:
+    """JSON lines on the standard output, without a word of what people wrote."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        cache_logger_on_first_use=True,
+    )
