@@ -83,6 +83,7 @@ class Answer:
     reward_version: str | None = None
     usage: Closing | None = None
     created: int = field(default_factory=lambda: int(time.time()))
+    began: float = field(default_factory=time.perf_counter)
 
     @property
     def weight_version(self) -> int:
@@ -100,18 +101,22 @@ async def answering(
     ApiError as `EngineClient.say` does, and what storing raises.
     """
     answer = Answer(question, [Choice() for _ in range(question.sampling.get("n", 1))])
+    telemetry = gateway.telemetry
     async with gateway.engine.say(question.engine_request()) as said, aclosing(said):  # type: ignore[type-var]
         if question.stored:
             await gateway.append(_started(caller, question))
+        telemetry.streams.inc()
         try:
             yield answer, _pieces(gateway, caller, answer, said)
         finally:
+            telemetry.streams.dec()
             left = [at for at, choice in enumerate(answer.choices) if choice.finish_reason is None and choice.tokens]
             if left and question.stored:
                 await gateway.append(*(_finished(caller, answer, at, "cancelled") for at in left))
 
 
 async def _pieces(gateway: Gateway, caller: Caller, answer: Answer, said: AsyncIterator[Said]) -> AsyncIterator[Piece]:
+    telemetry, at = gateway.telemetry, answer.began
     async for each in said:
         match each:
             case Opening():
@@ -119,8 +124,11 @@ async def _pieces(gateway: Gateway, caller: Caller, answer: Answer, said: AsyncI
             case Closing():
                 answer.usage = each
             case Piece():
-                choice = answer.choices[each.index]
-                choice.add(each)
+                now, first = time.perf_counter(), not any(choice.tokens for choice in answer.choices)
+                telemetry.saw_first_token(now - at) if first else telemetry.token_seconds.observe(now - at)
+                telemetry.tokens.inc(len(each.tokens))
+                at = now
+                answer.choices[each.index].add(each)
                 if each.finish_reason is not None and answer.question.stored:
                     await gateway.append(_finished(caller, answer, each.index, each.finish_reason))
                 yield each

@@ -15,10 +15,12 @@ import rewardloop
 from rewardloop.serve import (
     account_routes,
     conversations,
+    dashboard,
     feedback_routes,
     health,
     openai_routes,
     page,
+    settings_routes,
     socket,
 )
 from rewardloop.serve.access import require_complete
@@ -33,6 +35,8 @@ ROUTERS: Final = (
     feedback_routes.router,
     account_routes.router,
     conversations.router,
+    dashboard.router,
+    settings_routes.router,
     page.router,
 )
 _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {

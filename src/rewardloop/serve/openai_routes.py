@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -123,10 +122,9 @@ async def _answer(
 ) -> Response:
     stack = AsyncExitStack()
     try:
-        began = time.perf_counter()
         answer, pieces = await stack.enter_async_context(answering(gateway, caller, question))
         if asked.stream:
-            events = _stream(stack, gateway, answer, pieces, form, began)
+            events = _stream(stack, answer, pieces, form)
             first = await anext(events)  # what the engine refuses is a plain error, not a broken stream
             return StreamingResponse(_joined(first, events), media_type="text/event-stream")
         async with stack:
@@ -168,27 +166,17 @@ async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byt
 
 async def _stream(
     stack: AsyncExitStack,
-    gateway: Gateway,
     answer: Answer,
     pieces: AsyncIterator[Piece],
     form: _Chat | _Plain,
-    began: float,
 ) -> AsyncIterator[bytes]:
     """Server-sent events; an error in mid-answer is an event, too, and the connection stays whole."""
-    telemetry = gateway.telemetry
     async with stack:
-        telemetry.streams.inc()
         try:
             for index in range(len(answer.choices)):
                 for opening in form.opening(answer, index):
                     yield _sse(opening)
-            at = None
             async for piece in pieces:
-                now = time.perf_counter()
-                seen = telemetry.first_token_seconds if at is None else telemetry.token_seconds
-                seen.observe(now - (at or began))
-                at = now
-                telemetry.tokens.inc(len(piece.tokens))
                 for chunk in form.chunks(answer, piece):
                     yield _sse(chunk)
             for closing in form.closing(answer):
@@ -196,8 +184,6 @@ async def _stream(
             yield DONE
         except Exception as error:  # noqa: BLE001 - said to the client in its own words
             yield _sse(as_api_error(error).body)
-        finally:
-            telemetry.streams.dec()
 
 
 def _sse(document: Mapping[str, Any]) -> bytes:

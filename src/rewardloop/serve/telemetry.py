@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -32,7 +35,12 @@ class Telemetry:
         )
         self.backlog = Gauge("rewardloop_write_backlog", "Writes that wait", registry=registry)
         self.sockets = Gauge("rewardloop_sockets", "Open pages", registry=registry)
+        self.first_tokens: deque[tuple[float, float]] = deque(maxlen=5000)  # when, seconds; for the dashboard
         self.weight_version = Gauge("rewardloop_weight_version", "Weights being served", registry=registry)
+
+    def saw_first_token(self, seconds: float) -> None:
+        self.first_token_seconds.observe(seconds)
+        self.first_tokens.append((time.time(), seconds))
 
     def text(self) -> bytes:
         """Everything, as Prometheus reads it."""
