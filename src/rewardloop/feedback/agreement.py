@@ -155,9 +155,7 @@ def _measure(question: Question, votes: Votes, seed: int) -> Agreement:
     )
 
 
-def _resample_alpha(
-    counts_IV: np.ndarray, values: np.ndarray, level: Level, seed: int
-) -> tuple[float, float] | None:
+def _resample_alpha(counts_IV: np.ndarray, values: np.ndarray, level: Level, seed: int) -> tuple[float, float] | None:
     rng, items = np.random.default_rng(seed), len(counts_IV)
     drawn = [compute_alpha(counts_IV[rng.integers(items, size=items)], values, level) for _ in range(_RESAMPLES)]
     alphas = [alpha for alpha in drawn if alpha is not None]
@@ -232,9 +230,7 @@ def measure_consistency(feedback: Sequence[Feedback]) -> tuple[Consistency, ...]
     )
 
 
-def _consistency(
-    name: str, repeats: Mapping[Question, list[tuple[float, float]]], kept: Sequence[bool]
-) -> Consistency:
+def _consistency(name: str, repeats: Mapping[Question, list[tuple[float, float]]], kept: Sequence[bool]) -> Consistency:
     said = [pair for pairs in repeats.values() for pair in pairs]
     question, most = max(repeats.items(), key=lambda entry: len(entry[1]))
     counts_IV, values = count_votes({n: {"first": [a], "later": [b]} for n, (a, b) in enumerate(most)})

@@ -123,9 +123,7 @@ class Layout:
         steps = sum(seen.steps) - len(seen.steps) + sum(seen.steps[scale] - 2 for scale, _ in self.own_steps)
         sizes = {"reward": seen.texts, **dict.fromkeys(("kappa", "lapse", "side", "severity"), seen.people)}
         ends = np.cumsum([*sizes.values(), steps]).tolist()
-        return dict(
-            zip([*sizes, "steps"], [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)], strict=True)
-        )
+        return dict(zip([*sizes, "steps"], [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)], strict=True))
 
     @property
     def size(self) -> int:

@@ -120,7 +120,7 @@ def fit_channel(evidence: Evidence, start: ChannelFit | None = None, seed: int =
     origin_P = start_free(layout)
     free_P = _start(origin_P, layout) if start is None else _resume(origin_P, layout, evidence, start)
     free_P = _minimize(free_P, layout, origin_P, np.ones(layout.size, dtype=bool))
-    return _describe(free_P, layout, evidence, seed)
+    return _describe(_in_ordinary_units(free_P, layout), layout, evidence, seed)
 
 
 def compute_weight(kappa: np.ndarray, lapse: np.ndarray, side_bias: np.ndarray) -> np.ndarray:
@@ -213,6 +213,20 @@ def _minimize(free_P: np.ndarray, layout: Layout, origin_P: np.ndarray, free: np
     )
     whole[free] = found.x
     return whole
+
+
+def _in_ordinary_units(free_P: np.ndarray, layout: Layout) -> np.ndarray:
+    """The same channel in other units: the median of the kappas above 0 is 1.
+
+    Only the priors settle the unit, and while people's numbers are fitted they draw it towards small rewards.
+    """
+    at, scaled = layout.slices, free_P.copy()
+    honest = free_P[at["kappa"]][free_P[at["kappa"]] > 0]
+    unit = float(np.median(honest)) if len(honest) else 1.0
+    scaled[at["kappa"]] /= unit
+    scaled[at["reward"]] *= unit
+    scaled[at["severity"]] *= unit
+    return scaled
 
 
 def _describe(free_P: np.ndarray, layout: Layout, evidence: Evidence, seed: int) -> ChannelFit:
