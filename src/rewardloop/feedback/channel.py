@@ -108,7 +108,7 @@ class Layout:
         )
 
     @cached_property
-    def row_F(self) -> np.ndarray:
+    def rows(self) -> np.ndarray:
         """The row of cutpoints of every rating: rows are the scales first, then `own_steps`."""
         row_F = self.observations.scale_F.copy()
         for number, (scale, person) in enumerate(self.own_steps):
@@ -239,8 +239,8 @@ def _rating_loss(free_P: np.ndarray, layout: Layout) -> tuple[float, np.ndarray]
         return 0.0, slope
     cuts_RC = layout.cutpoints(free_P)
     felt_F, lapse_F, kappa_F = read_ratings(free_P, layout)
-    upper = expit(cuts_RC[layout.row_F, seen.step_F + 1] - kappa_F * felt_F)
-    lower = expit(cuts_RC[layout.row_F, seen.step_F] - kappa_F * felt_F)
+    upper = expit(cuts_RC[layout.rows, seen.step_F + 1] - kappa_F * felt_F)
+    lower = expit(cuts_RC[layout.rows, seen.step_F] - kappa_F * felt_F)
     guess_F = 1 / np.array(seen.steps, dtype=np.float64)[seen.scale_F]
     step_F = np.maximum(upper - lower, _TINY)
     p_F = (1 - lapse_F) * step_F + lapse_F * guess_F
@@ -248,8 +248,8 @@ def _rating_loss(free_P: np.ndarray, layout: Layout) -> tuple[float, np.ndarray]
     by_upper, by_lower = (by_p * (1 - lapse_F) * s * (1 - s) for s in (upper, lower))
     by_x = by_lower - by_upper
     by_cut = np.zeros_like(cuts_RC)
-    np.add.at(by_cut, (layout.row_F, seen.step_F + 1), by_upper)
-    np.add.at(by_cut, (layout.row_F, seen.step_F), -by_lower)
+    np.add.at(by_cut, (layout.rows, seen.step_F + 1), by_upper)
+    np.add.at(by_cut, (layout.rows, seen.step_F), -by_lower)
     slope = layout.pull_back(free_P, by_cut)
     slope[at["reward"]] = np.bincount(seen.text_F, by_x * kappa_F, seen.texts)
     slope[at["severity"]] = np.bincount(seen.person_F, -by_x * kappa_F, seen.people)

@@ -50,13 +50,13 @@ class LabelFit:
     objective: tuple[float, ...]  # log posterior density after every iteration, up to a constant
 
     @property
-    def truth_I(self) -> np.ndarray:
-        """The likeliest class of every item."""
+    def truth(self) -> np.ndarray:
+        """The likeliest class of each of I items."""
         return self.belief_IK.argmax(1)
 
     @property
-    def weight_A(self) -> np.ndarray:
-        """How far above guessing each person is, 0 to 1: (P(right) - 1/K) / (1 - 1/K), classes counting alike.
+    def weights(self) -> np.ndarray:
+        """How far above guessing each of A people is, 0 to 1: (P(right) - 1/K) / (1 - 1/K), classes counting alike.
 
         A person who always says the most frequent class is often right and has weight 0.
         """

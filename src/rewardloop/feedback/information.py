@@ -38,9 +38,13 @@ class Reader:
 
 
 def compute_information(mean_P: np.ndarray, variance_P: np.ndarray, reader: Reader) -> np.ndarray:
-    """Nats that a choice is expected to tell about the gap of two rewards, ~ N(mean, variance), for P pairs."""
-    p_PG = _probability(mean_P[:, None] + np.sqrt(np.maximum(variance_P, 0))[:, None] * _NODES, reader)
-    return np.asarray(_entropy(p_PG @ _WEIGHTS) - _entropy(p_PG) @ _WEIGHTS)
+    """Nats that a choice is expected to tell about the gap of two rewards, ~ N(mean, variance), for P pairs.
+
+    The mean over both sides on which a text may be shown.
+    """
+    gaps_PG = mean_P[:, None] + np.sqrt(np.maximum(variance_P, 0))[:, None] * _NODES
+    by_side = [_probability(gaps_PG, reader, side) for side in (1, -1)]
+    return np.asarray(np.mean([_entropy(p_PG @ _WEIGHTS) - _entropy(p_PG) @ _WEIGHTS for p_PG in by_side], axis=0))
 
 
 def choose_questions(
@@ -92,16 +96,16 @@ def value_reader(reader: Reader, cost: float = 1.0) -> float:
 
 def _answered(covariance_NN: np.ndarray, i: int, j: int, mean: float, variance: float, reader: Reader) -> np.ndarray:
     gaps = mean + np.sqrt(max(variance, 0.0)) * _NODES
-    read, p = expit(reader.discrimination * gaps), _probability(gaps, reader)
+    read, p = expit(reader.discrimination * gaps + reader.side_bias), _probability(gaps, reader, 1)
     slope = (1 - reader.lapse) * reader.discrimination * read * (1 - read)
     fisher = float((slope**2 / np.maximum(p * (1 - p), 1e-12)) @ _WEIGHTS)
     direction = covariance_NN[:, i] - covariance_NN[:, j]
     return np.asarray(covariance_NN - np.outer(direction, direction) * fisher / (1 + fisher * variance))
 
 
-def _probability(gap: np.ndarray, reader: Reader) -> np.ndarray:
-    """P(first), sides drawn at random: the mean over both sides would be 1/2, so the bias is left to the fit."""
-    return np.asarray((1 - reader.lapse) * expit(reader.discrimination * gap + reader.side_bias) + reader.lapse / 2)
+def _probability(gap: np.ndarray, reader: Reader, side: int) -> np.ndarray:
+    read = expit(reader.discrimination * gap + side * reader.side_bias)
+    return np.asarray((1 - reader.lapse) * read + reader.lapse / 2)
 
 
 def _entropy(p: np.ndarray) -> np.ndarray:

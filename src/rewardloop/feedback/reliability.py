@@ -68,6 +68,7 @@ class ChannelFit:
     weight_interval_A2: np.ndarray
     precision_NN: csr_matrix  # of the rewards, given the people
     steps: np.ndarray  # free numbers of the scales
+    unit: float  # what kappas were divided by, and rewards multiplied
 
     def reliabilities(self) -> tuple[Reliability, ...]:
         """Everybody who has a name, the least reliable first."""
@@ -120,7 +121,8 @@ def fit_channel(evidence: Evidence, start: ChannelFit | None = None, seed: int =
     origin_P = start_free(layout)
     free_P = _start(origin_P, layout) if start is None else _resume(origin_P, layout, evidence, start)
     free_P = _minimize(free_P, layout, origin_P, np.ones(layout.size, dtype=bool))
-    return _describe(_in_ordinary_units(free_P, layout), layout, evidence, seed)
+    unit = _ordinary_unit(free_P[layout.slices["kappa"]])
+    return _describe(_rescale(free_P, layout, unit), layout, evidence, unit, seed)
 
 
 def compute_weight(kappa: np.ndarray, lapse: np.ndarray, side_bias: np.ndarray) -> np.ndarray:
@@ -169,7 +171,7 @@ def _rating_probabilities(free_P: np.ndarray, layout: Layout) -> tuple[np.ndarra
     """Of every rating and step: P without lapses, P, and the derivative of the first by x = kappa (R - severity)."""
     seen = layout.observations
     felt_F, lapse_F, kappa_F = read_ratings(free_P, layout)
-    below_FK = expit(layout.cutpoints(free_P)[layout.row_F] - (kappa_F * felt_F)[:, None])
+    below_FK = expit(layout.cutpoints(free_P)[layout.rows] - (kappa_F * felt_F)[:, None])
     steps = np.array(seen.steps)[seen.scale_F][:, None]
     step_FK = np.maximum(np.diff(below_FK, axis=1), 1e-12)
     guess_FK = np.where(np.arange(step_FK.shape[1]) < steps, 1 / steps, 0.0)
@@ -196,7 +198,7 @@ def _resume(origin_P: np.ndarray, layout: Layout, evidence: Evidence, start: Cha
             free_P[at[group]][number] = values[people[name]]
     if len(start.steps) == at["steps"].stop - at["steps"].start:
         free_P[at["steps"]] = start.steps
-    return free_P
+    return _rescale(free_P, layout, 1 / start.unit)
 
 
 def _minimize(free_P: np.ndarray, layout: Layout, origin_P: np.ndarray, free: np.ndarray) -> np.ndarray:
@@ -215,21 +217,25 @@ def _minimize(free_P: np.ndarray, layout: Layout, origin_P: np.ndarray, free: np
     return whole
 
 
-def _in_ordinary_units(free_P: np.ndarray, layout: Layout) -> np.ndarray:
-    """The same channel in other units: the median of the kappas above 0 is 1.
+def _ordinary_unit(kappa_A: np.ndarray) -> float:
+    """The median of the kappas above 0: that person is ordinary.
 
-    Only the priors settle the unit, and while people's numbers are fitted they draw it towards small rewards.
+    Only the priors settle the unit of the rewards, and in a joint fit they draw it towards small rewards.
     """
+    honest = kappa_A[kappa_A > 0]
+    return float(np.median(honest)) if len(honest) else 1.0
+
+
+def _rescale(free_P: np.ndarray, layout: Layout, unit: float) -> np.ndarray:
+    """The same channel with rewards in other units."""
     at, scaled = layout.slices, free_P.copy()
-    honest = free_P[at["kappa"]][free_P[at["kappa"]] > 0]
-    unit = float(np.median(honest)) if len(honest) else 1.0
     scaled[at["kappa"]] /= unit
     scaled[at["reward"]] *= unit
     scaled[at["severity"]] *= unit
     return scaled
 
 
-def _describe(free_P: np.ndarray, layout: Layout, evidence: Evidence, seed: int) -> ChannelFit:
+def _describe(free_P: np.ndarray, layout: Layout, evidence: Evidence, unit: float, seed: int) -> ChannelFit:
     seen, at = layout.observations, layout.slices
     kappa_A, side_A, logit_A = free_P[at["kappa"]], free_P[at["side"]], free_P[at["lapse"]]
     precision_NN, information_A44 = _information(free_P, layout)
@@ -256,6 +262,7 @@ def _describe(free_P: np.ndarray, layout: Layout, evidence: Evidence, seed: int)
         weight_interval_A2=np.quantile(weights, [0.025, 0.975], axis=0).T,
         precision_NN=precision_NN,
         steps=free_P[at["steps"]],
+        unit=unit,
     )
 
 
