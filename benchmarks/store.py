@@ -11,12 +11,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 import numpy as np
-from harness import Figure, Options, parse_options, report, spread
 
+from harness import Figure, Options, parse_options, report, spread
 from rewardloop.feedback.log.database import data_url
 from rewardloop.feedback.log.event_log import EventLog
 from rewardloop.feedback.log.events import NewEvent
@@ -38,8 +39,8 @@ def main(options: Options) -> None:
             log = EventLog(url)
             log.append([completion for number in range(COMPLETIONS) for completion in answer(number)])
             with Writer(log) as writer:
-                closed.append(measure(lambda client: thumbs(writer, client, turn), CLIENTS, seconds, 0.0))
-                paced.append(measure(lambda client: thumbs(writer, client, turn + 100), PEOPLE, seconds, 1.0))
+                closed.append(measure(partial(thumbs, writer, 2 * turn), CLIENTS, seconds, 0.0))
+                paced.append(measure(partial(thumbs, writer, 2 * turn + 1), PEOPLE, seconds, 1.0))
             log.close()
     figures = [
         spread(f"{CLIENTS} clients: events/s", [len(ms) / seconds for ms in closed], target=1000),
@@ -55,7 +56,7 @@ def answer(number: int) -> tuple[NewEvent, NewEvent]:
     return started, NewEvent(kind="completion.finished", body={"text": "Here.", "finish_reason": "stop"}, **said)
 
 
-def thumbs(writer: Writer, client: int, run: int) -> Callable[[], None]:
+def thumbs(writer: Writer, run: int, client: int) -> Callable[[], None]:
     """What one client does again and again."""
     numbers = count()
 

@@ -1,1 +1,1 @@
-"""The durable event log of feedback: append-only, the truth; tables derived from it can be rebuilt. Imports no torch."""
+"""The durable event log of feedback: append-only, the truth; the derived tables can be rebuilt. Imports no torch."""

@@ -58,4 +58,4 @@ def unpack(data: bytes) -> Sampled:
     try:
         return Sampled(**load(zlib.decompress(data)))
     except (zlib.error, SafetensorError, TypeError) as error:
-        raise StoreError(f"the arrays of a completion are damaged ({error}); restore the database from a copy") from error
+        raise StoreError(f"the arrays of a completion are damaged ({error}); put back a copy") from error

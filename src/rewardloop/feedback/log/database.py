@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from rewardloop.errors import ConfigError, StoreError
-from rewardloop.feedback.log.failures import StoreUnavailable, translated
+from rewardloop.feedback.log.failures import StoreUnavailableError, translated
 
 FILE_NAME: Final = "rewardloop.db"
 READERS: Final = 8  # connections kept open for reading
@@ -102,7 +102,7 @@ class WriteLock:
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StoreUnavailable(f"{file.parent}: {error.strerror}; name a folder that can be written") from error
+            raise StoreUnavailableError(f"{file.parent}: {error.strerror}; name another folder") from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Final, Self
 
@@ -31,14 +32,14 @@ from rewardloop.feedback.log.database import (
 )
 from rewardloop.feedback.log.derived import apply
 from rewardloop.feedback.log.events import Appended, Event, NewEvent, new_id
-from rewardloop.feedback.log.failures import IdempotencyConflict
+from rewardloop.feedback.log.failures import IdempotencyError
 from rewardloop.feedback.log.migrating import check_version, migrate, schema_version
 from rewardloop.feedback.log.schema import DERIVED, HEAD, applied, blob, completion, event, feedback_target
 
 REBUILD_CHUNK: Final = 1000  # events
 POLL_S: Final = 0.05  # how often a reader in another process looks for new events
 
-_EVENT_COLUMNS: Final = [event.c[field.name] for field in fields(Event)]
+EVENT_COLUMNS: Final = [event.c[field.name] for field in fields(Event)]
 
 
 class LogReader:
@@ -54,11 +55,11 @@ class LogReader:
         check_version(self.reader, have)
         if have != HEAD:
             self.reader.dispose()
-            raise StoreError(f"{url} has schema {have or 'none'}, wanted is {HEAD}; `rewardloop up` brings it up to date")
+            raise StoreError(f"{url} has schema {have or 'none'}, not {HEAD}; `rewardloop up` brings it up to date")
 
     def read(self, after: int = 0, kinds: Collection[str] | None = None, limit: int = 1000) -> list[Event]:
         """Up to `limit` events with seq > `after`, in order, of `kinds` (all if None)."""
-        query = select(*_EVENT_COLUMNS).where(event.c.seq > after).order_by(event.c.seq).limit(limit)
+        query = select(*EVENT_COLUMNS).where(event.c.seq > after).order_by(event.c.seq).limit(limit)
         if kinds is not None:
             query = query.where(event.c.kind.in_(list(kinds)))
         with reading(self.reader) as connection:
@@ -67,7 +68,7 @@ class LogReader:
     def event(self, event_id: str) -> Event | None:
         """The event with this id."""
         with reading(self.reader) as connection:
-            row = connection.execute(select(*_EVENT_COLUMNS).where(event.c.id == event_id)).first()
+            row = connection.execute(select(*EVENT_COLUMNS).where(event.c.id == event_id)).first()
         return None if row is None else as_event(row)
 
     def of_conversation(self, conversation_id: str, kinds: Collection[str]) -> list[Event]:
@@ -134,19 +135,19 @@ class EventLog(LogReader):
         """Append all of `events` or none, in one transaction; returns after the commit.
 
         An event whose idempotency key its actor has used before is not stored again: the first reply comes back.
-        Raises IdempotencyConflict where such a key comes with another payload, StoreError where nothing can be stored.
+        Raises IdempotencyError where such a key comes with another payload, StoreError where nothing can be stored.
         """
         (result,) = self.append_each([events])
-        if isinstance(result, IdempotencyConflict):
+        if isinstance(result, IdempotencyError):
             raise result
         return result
 
-    def append_each(self, groups: Sequence[Sequence[NewEvent]]) -> list[list[Appended] | IdempotencyConflict]:
+    def append_each(self, groups: Sequence[Sequence[NewEvent]]) -> list[list[Appended] | IdempotencyError]:
         """`append` for each of `groups`, all in one transaction. A group with a conflict is left out whole.
 
         Raises StoreError; then nothing of any group is stored.
         """
-        with self._writing:
+        with self.exclusive():
             with writing(self.writer) as connection:
                 pending = _Pending(connection, groups, self._clock())
                 results = [pending.add(group) for group in groups]
@@ -168,9 +169,15 @@ class EventLog(LogReader):
             self._changed.wait_for(lambda: self._newest > after, timeout_s)
             return self._newest
 
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Nothing is appended meanwhile."""
+        with self._writing:
+            yield
+
     def rebuild(self) -> None:
         """Empty the derived tables and fill them from the log, in one transaction."""
-        with self._writing, writing(self.writer) as connection:
+        with self.exclusive(), writing(self.writer) as connection:
             for table in DERIVED:
                 connection.execute(delete(table))
             connection.execute(update(applied).values(applied_seq=0))
@@ -220,7 +227,7 @@ class _Pending:
         self.hashes: list[str | None] = []
         self.blobs: list[dict[str, Any]] = []
 
-    def add(self, group: Sequence[NewEvent]) -> list[Appended] | IdempotencyConflict:
+    def add(self, group: Sequence[NewEvent]) -> list[Appended] | IdempotencyError:
         """Take up a whole group, unless one of its keys means something else."""
         hashes = [given.payload_hash if given.idem_key is not None else None for given in group]
         meant: dict[tuple[str, str], str] = {}
@@ -230,8 +237,8 @@ class _Pending:
             key = (given.actor_id, given.idem_key)
             before = self.known[key].payload_hash if key in self.known else meant.setdefault(key, digest)
             if before != digest:
-                return IdempotencyConflict(
-                    f"the idempotency key {given.idem_key!r} was used for something else; take a new key for new content"
+                return IdempotencyError(
+                    f"the idempotency key {given.idem_key!r} was used for something else; take a new one for it"
                 )
         return [self._take(given, digest) for given, digest in zip(group, hashes, strict=True)]
 
@@ -278,7 +285,7 @@ def _known_keys(connection: Connection, keyed: set[tuple[str, str]]) -> dict[Any
 
 def _store(connection: Connection, pending: _Pending) -> None:
     rows = [
-        {**{name: getattr(stored, name) for name in event.c.keys() if name != "payload_hash"}, "payload_hash": digest}
+        {**{field.name: getattr(stored, field.name) for field in fields(Event)}, "payload_hash": digest}
         for stored, digest in zip(pending.events, pending.hashes, strict=True)
     ]
     connection.execute(insert(event), rows)
@@ -293,13 +300,13 @@ def _store(connection: Connection, pending: _Pending) -> None:
 def _say_what_waits(
     connection: Connection,
     groups: Sequence[Sequence[NewEvent]],
-    results: list[list[Appended] | IdempotencyConflict],
-) -> list[list[Appended] | IdempotencyConflict]:
+    results: list[list[Appended] | IdempotencyError],
+) -> list[list[Appended] | IdempotencyError]:
     """Mark feedback by external id whose answer was not there when it came. The same for a reply that is repeated."""
     asked = [
         appended.id
         for group, result in zip(groups, results, strict=True)
-        if not isinstance(result, IdempotencyConflict)
+        if not isinstance(result, IdempotencyError)
         for given, appended in zip(group, result, strict=True)
         if given.kind == "feedback.created" and given.target_id is None
     ]
@@ -308,7 +315,7 @@ def _say_what_waits(
     waiting = _waiting(connection, asked)
     return [
         result
-        if isinstance(result, IdempotencyConflict)
+        if isinstance(result, IdempotencyError)
         else [_replace_waiting(appended) if appended.id in waiting else appended for appended in result]
         for result in results
     ]
@@ -342,5 +349,5 @@ def as_event(row: Row[Any]) -> Event:
 
 
 def _read_chunk(connection: Connection, after: int) -> list[Event]:
-    query = select(*_EVENT_COLUMNS).where(event.c.seq > after).order_by(event.c.seq).limit(REBUILD_CHUNK)
+    query = select(*EVENT_COLUMNS).where(event.c.seq > after).order_by(event.c.seq).limit(REBUILD_CHUNK)
     return [as_event(row) for row in connection.execute(query)]

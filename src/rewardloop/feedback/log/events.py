@@ -33,6 +33,7 @@ KINDS: Final[Mapping[str, str]] = {
     "annotator.included": "target_id counts again",
     "annotator.gold": "an answer to a gold item; body: expected, given",
     "subject.erased": "the data of a person are gone; body: events, completions, feedback",
+    "erased": "an event that was emptied with the data of a person",
     "settings.changed": "body: what is set",
     "auth.account_created": "body: name, role",
     "auth.account_changed": "body: what changed",

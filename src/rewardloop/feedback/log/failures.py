@@ -1,4 +1,4 @@
-"""What goes wrong below the log, in its own words. The gateway answers 507 to StoreFull, 503 to the others."""
+"""What goes wrong below the log, in its own words. The gateway answers 507 to StoreFullError, 503 to the others."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from rewardloop.errors import DataError, StoreError
 
 
-class StoreFull(StoreError):
+class StoreFullError(StoreError):
     """There is no space left; nothing was stored. It goes on by itself once there is space."""
 
 
-class StoreUnavailable(StoreError):
+class StoreUnavailableError(StoreError):
     """The database cannot be written or read now (I/O error, connection lost); nothing was stored. Try again."""
 
 
-class StoreBusy(StoreUnavailable):
+class StoreBusyError(StoreUnavailableError):
     """More is waiting to be written than the queue holds; nothing was stored. Try again a little later."""
 
 
-class StoreDamaged(StoreError):
+class StoreDamagedError(StoreError):
     """The file is no database, or a damaged one."""
 
 
-class IdempotencyConflict(DataError):
+class IdempotencyError(DataError):
     """The idempotency key was used before with another body; nothing was stored (422)."""
 
 
@@ -46,13 +46,13 @@ def translated(where: str) -> Iterator[None]:
     except sqlite3.Error as error:
         raise _translate(error, where) from error
     except SQLAlchemyError as error:
-        raise StoreUnavailable(f"{where}: {error}") from error
+        raise StoreUnavailableError(f"{where}: {error}") from error
 
 
 def _translate(error: BaseException | None, where: str) -> StoreError:
     code = getattr(error, "sqlite_errorcode", -1) & 0xFF  # extended codes keep the plain one in their low byte
     if code in _FULL or getattr(error, "sqlstate", None) in _FULL_STATES:
-        return StoreFull(f"{where}: no space left; free some, it goes on by itself")
+        return StoreFullError(f"{where}: no space left; free some, it goes on by itself")
     if code in _DAMAGED:
-        return StoreDamaged(f"{where}: not a database, or damaged ({error}); put back a copy from backups/")
-    return StoreUnavailable(f"{where}: {str(error).strip()}; nothing was stored, try again")
+        return StoreDamagedError(f"{where}: not a database, or damaged ({error}); put back a copy from backups/")
+    return StoreUnavailableError(f"{where}: {str(error).strip()}; nothing was stored, try again")

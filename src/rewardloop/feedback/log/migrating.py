@@ -38,7 +38,9 @@ def schema_version(engine: Engine) -> str | None:
         if "alembic_version" in tables:
             return str(connection.scalar(text("SELECT version_num FROM alembic_version")))
     if tables:
-        raise StoreError(f"{engine.url.database} has tables of another program ({tables[0]} ...); name an empty database")
+        raise StoreError(
+            f"{engine.url.database} belongs to another program (table {tables[0]}); name an empty database"
+        )
     return None
 
 

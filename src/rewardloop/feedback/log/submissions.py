@@ -58,7 +58,7 @@ class Target(_Closed):
 class ExternalAnnotator(_Closed):
     """A person known to the caller only."""
 
-    external_id: Annotated[Name, Field(max_length=NAME.length - len(EXTERNAL))]  # type: ignore[operator]
+    external_id: Annotated[Name, Field(max_length=NAME.length - len(EXTERNAL))]
 
 
 class DeclaredScale(_Closed):

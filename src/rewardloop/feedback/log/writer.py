@@ -19,7 +19,7 @@ from typing import Final, Self
 from rewardloop.errors import RewardLoopError
 from rewardloop.feedback.log.event_log import EventLog
 from rewardloop.feedback.log.events import Appended, NewEvent
-from rewardloop.feedback.log.failures import StoreBusy, StoreUnavailable
+from rewardloop.feedback.log.failures import StoreBusyError, StoreUnavailableError
 
 QUEUED: Final = 4096  # appends that may wait; more are refused
 TOGETHER: Final = 256  # appends in one transaction at most
@@ -43,18 +43,18 @@ class Writer:
         self._thread.start()
 
     def submit(self, events: Sequence[NewEvent]) -> Future[list[Appended]]:
-        """As EventLog.append, all or nothing; the future is resolved after the commit, or fails with what append raises.
+        """As EventLog.append, all or nothing; the future is resolved after the commit, or fails as append does.
 
-        Raises StoreBusy at once when too much is waiting, StoreUnavailable after `close`.
+        Raises StoreBusyError at once when too much is waiting, StoreUnavailableError after `close`.
         """
         future: Future[list[Appended]] = Future()
         with self._closing:
             if self._closed:
-                raise StoreUnavailable("the event log was closed; nothing was stored")
+                raise StoreUnavailableError("the event log was closed; nothing was stored")
             try:
                 self._queue.put_nowait(_Waiting(events, future))
             except queue.Full:
-                raise StoreBusy(
+                raise StoreBusyError(
                     f"{self._queue.maxsize} writes are waiting; nothing was stored, try again a little later"
                 ) from None
         return future
@@ -105,7 +105,7 @@ class Writer:
         try:
             results = self.log.append_each([waiting.events for waiting in group])
         except BaseException as error:  # noqa: BLE001 whatever it was, the callers hear of it and the thread goes on
-            failure = error if isinstance(error, RewardLoopError) else StoreUnavailable(f"{error!r}; nothing was stored")
+            failure = error if isinstance(error, RewardLoopError) else StoreUnavailableError(repr(error))
             for waiting in group:
                 waiting.future.set_exception(failure)
             return

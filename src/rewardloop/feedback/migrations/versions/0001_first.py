@@ -18,9 +18,7 @@ def upgrade() -> None:
     _create_completion()
     _create_feedback()
     _create_assignment()
-    applied = op.create_table(
-        "applied", sa.Column("applied_seq", sa.BigInteger, primary_key=True, autoincrement=False)
-    )
+    applied = op.create_table("applied", sa.Column("applied_seq", sa.BigInteger, primary_key=True, autoincrement=False))
     op.bulk_insert(applied, [{"applied_seq": 0}])
 
 
