@@ -50,7 +50,7 @@ class Access:
 class Caller:
     """Who is asking. `id` is an account's, a key's or, for a ticket, that of whoever issued it."""
 
-    kind: Literal["user", "key", "ticket", "nobody"]
+    kind: Literal["user", "key", "ticket", "system", "nobody"]
     id: str = "nobody"
     name: str = ""
     role: Role | None = None

@@ -167,6 +167,12 @@ class Accounts:
             case "auth.logout":
                 self._forget(lambda session: session.id == target)
 
+    def forget(self, account_id: str) -> None:
+        """The person was erased: no account, no sessions."""
+        if (account := self.accounts.pop(account_id, None)) is not None:
+            self._names.pop(folded(account.name), None)
+        self._forget(lambda session: session.account_id == account_id)
+
     def _create(self, event: Event, account_id: str, body: Mapping[str, Any]) -> None:
         account = Account(account_id, body["name"], Role(body["role"]), body["password"], body["language"], event.ts)
         self.accounts[account_id] = account

@@ -14,12 +14,15 @@ from starlette.types import ASGIApp
 import rewardloop
 from rewardloop.serve import (
     account_routes,
+    annotator_routes,
     conversations,
     dashboard,
+    data_routes,
     feedback_routes,
     health,
     openai_routes,
     page,
+    queue_routes,
     settings_routes,
     socket,
 )
@@ -35,7 +38,10 @@ ROUTERS: Final = (
     feedback_routes.router,
     account_routes.router,
     conversations.router,
+    queue_routes.router,
+    annotator_routes.router,
     dashboard.router,
+    data_routes.router,
     settings_routes.router,
     page.router,
 )
@@ -49,8 +55,8 @@ def make_app(gateway: Gateway, hosts: Collection[str]) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        gateway.start()
         yield
-        gateway.hub.close()
         await gateway.close()
 
     app = FastAPI(

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from rewardloop.errors import ConfigError, DataError, ModelError, RewardLoopError, StoreError
-from rewardloop.feedback.log.failures import IdempotencyConflict, StoreFull
+from rewardloop.feedback.log.failures import IdempotencyError, StoreFullError
 
 # OpenAI's types, which its clients turn into exceptions by status.
 _TYPES: Final = {
@@ -82,9 +82,9 @@ def as_api_error(error: Exception) -> ApiError:
     match error:
         case ApiError():
             return error
-        case IdempotencyConflict():
+        case IdempotencyError():
             return ApiError(422, str(error), param="Idempotency-Key", code="idempotency_conflict")
-        case StoreFull():
+        case StoreFullError():
             return ApiError(507, str(error), code="storage_full", headers={"retry-after": "5"})
         case StoreError():
             return ApiError(503, str(error), code="storage_unavailable", headers={"retry-after": "1"})

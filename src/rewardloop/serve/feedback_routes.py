@@ -53,7 +53,7 @@ async def give(
     if stored.outcome == "stored":
         gateway.telemetry.feedback.labels(given.kind).inc()
         gateway.hub.tell_feedback(caller, stored)
-    return JSONResponse(_reply(stored), 201 if stored.outcome == "stored" else 200)
+    return JSONResponse(accepted(stored), 201 if stored.outcome == "stored" else 200)
 
 
 @router.post("/v1/feedback/batch", status_code=201)
@@ -69,7 +69,7 @@ async def give_batch(
         if each.outcome == "stored":
             gateway.telemetry.feedback.labels(item.kind).inc()
     fresh = any(each.outcome == "stored" for each in stored)
-    return JSONResponse({"items": [_reply(each) for each in stored]}, 201 if fresh else 200)
+    return JSONResponse({"items": [accepted(each) for each in stored]}, 201 if fresh else 200)
 
 
 @router.get("/v1/feedback")
@@ -105,7 +105,7 @@ async def retract(feedback_id: str, gateway: TheGateway, caller: TheCaller) -> J
         idem_key=f"retract {event.id}",
     )
     (stored,) = await gateway.append(gone)
-    return JSONResponse({**_reply(stored), "status": "retracted"})
+    return JSONResponse({**accepted(stored), "status": "retracted"})
 
 
 @router.post("/v1/feedback_tokens", status_code=201)
@@ -158,7 +158,8 @@ def _event(caller: Caller, given: Submission, idempotency_key: str | None) -> Ne
     return feedback_event(given, caller.id, caller.kind, idem_key=idempotency_key)
 
 
-def _reply(stored: Appended) -> dict[str, Any]:
+def accepted(stored: Appended) -> dict[str, Any]:
+    """What is said of a judgment that is on the disk."""
     return {"id": stored.id, "seq": stored.seq, "status": "waiting" if stored.waiting else "accepted"}
 
 

@@ -20,14 +20,17 @@ from rewardloop.serve.accounts import KEY_PREFIX, Accounts
 from rewardloop.serve.engine_client import EngineClient
 from rewardloop.serve.errors import ApiError
 from rewardloop.serve.hub import Hub
+from rewardloop.serve.kitchen import Kitchen
 from rewardloop.serve.limits import Limits
 from rewardloop.serve.passwords import Passwords
+from rewardloop.serve.people import People
 from rewardloop.serve.preferences import Preferences
+from rewardloop.serve.queue import Queue
 from rewardloop.serve.telemetry import Telemetry
 from rewardloop.serve.tickets import TICKET_PREFIX, Tickets
 
 COOKIE: Final = "rewardloop_session"
-ACCOUNT_KINDS: Final = ("auth.", "settings.")
+KEPT_KINDS: Final = ("auth.", "settings.", "queue.", "annotator.")  # of which the present state is kept in memory
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,6 +48,7 @@ class Gateway:
     setup_token: str | None = None
     accounts: Accounts = field(default_factory=Accounts)
     preferences: Preferences = field(default_factory=Preferences)
+    queue: Queue = field(default_factory=Queue)
     limits: Limits = field(default_factory=Limits)
     passwords: Passwords = field(default_factory=Passwords)
     telemetry: Telemetry = field(default_factory=Telemetry)
@@ -53,17 +57,20 @@ class Gateway:
         self.writer = Writer(self.log)
         self.tickets = Tickets.of(self.data)
         self.setting_up = asyncio.Lock()
+        self.handing_out = asyncio.Lock()
+        self.kitchen = Kitchen(self)
+        self.people = People(self.log)
         self.hub = Hub(lambda: self.preferences.settings.settling_s)
         self._replay()
 
     async def append(self, *events: NewEvent) -> list[Appended]:
         """Store events, all or none; returns after the commit, when they have had their effect here, too.
 
-        Raises IdempotencyConflict (422), StoreFull (507), StoreError (503).
+        Raises IdempotencyError (422), StoreFullError (507), StoreError (503).
         """
         stored = await asyncio.wrap_future(self.writer.submit(events))
         for given, appended in zip(events, stored, strict=True):
-            if appended.outcome == "stored" and given.kind.startswith(ACCOUNT_KINDS):
+            if appended.outcome == "stored" and given.kind.startswith(KEPT_KINDS):
                 self._apply(_as_event(given, appended))
         return stored
 
@@ -71,7 +78,14 @@ class Gateway:
         """Ask the log something, away from the event loop."""
         return await asyncio.to_thread(question, *args, **kwargs)
 
+    def start(self) -> None:
+        """Go on with what was begun before."""
+        for task in self.queue.tasks:
+            self.kitchen.prepare(task)
+
     async def close(self) -> None:
+        self.hub.close()
+        await self.kitchen.close()
         await self.engine.close()
         await asyncio.to_thread(self.writer.close)
         self.log.close()
@@ -85,6 +99,11 @@ class Gateway:
             return (secret.startswith(KEY_PREFIX) and self.accounts.by_key(secret)) or NOBODY
         account = self.accounts.by_session(connection.cookies.get(COOKIE, ""))
         return account.caller if account is not None else NOBODY
+
+    def forget(self, account_id: str) -> None:
+        """After an erasure: nothing of this person is left in memory either."""
+        self.accounts.forget(account_id)
+        self.people = People(self.log, self.people.rulings)
 
     def is_setup_token(self, token: str) -> bool:
         """Whether this is the secret of the set-up link."""
@@ -101,10 +120,12 @@ class Gateway:
     def _apply(self, event: Event) -> None:
         self.accounts.apply(event)
         self.preferences.apply(event)
+        self.queue.apply(event)
+        self.people.apply(event)
 
 
 def _replayed_kinds() -> Sequence[str]:
-    return [kind for kind in KINDS if kind.startswith(ACCOUNT_KINDS) and kind != "auth.refused"]
+    return [kind for kind in KINDS if kind.startswith(KEPT_KINDS) and kind != "auth.refused"]
 
 
 def _as_event(given: NewEvent, appended: Appended) -> Event:

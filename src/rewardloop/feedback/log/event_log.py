@@ -73,7 +73,7 @@ class LogReader:
 
     def of_conversation(self, conversation_id: str, kinds: Collection[str]) -> list[Event]:
         """Its events of `kinds`, in order."""
-        query = select(*_EVENT_COLUMNS).where(event.c.conversation_id == conversation_id, event.c.kind.in_(list(kinds)))
+        query = select(*EVENT_COLUMNS).where(event.c.conversation_id == conversation_id, event.c.kind.in_(list(kinds)))
         with reading(self.reader) as connection:
             return [as_event(row) for row in connection.execute(query.order_by(event.c.seq))]
 
