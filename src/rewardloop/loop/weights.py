@@ -80,7 +80,8 @@ def open_weights(manifest: Manifest) -> dict[str, Tensor]:
     try:
         if (found := digest_of(manifest.file)) != manifest.digest:
             raise StoreError(f"{manifest.file} is damaged: its digest is {found}; go back to an earlier version")
-        return load_file(manifest.file)
+        tensors: dict[str, Tensor] = load_file(manifest.file)
+        return tensors
     except (OSError, SafetensorError) as error:
         raise StoreError(f"the weights of version {manifest.version} cannot be read: {error}") from error
 

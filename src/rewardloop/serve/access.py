@@ -186,7 +186,7 @@ def routes_of(routers: Iterable[APIRouter]) -> Iterable[tuple[str, str]]:
     """Every (method, path) that `routers` answer."""
     for route in (route for router in routers for route in router.routes):
         if isinstance(route, APIRoute):
-            yield from ((method, route.path) for method in sorted(route.methods - {"HEAD"}))
+            yield from ((method, route.path) for method in sorted((route.methods or set()) - {"HEAD"}))
         elif isinstance(route, APIWebSocketRoute):
             yield ("WEBSOCKET", route.path)
         else:

@@ -160,8 +160,8 @@ class Accounts:
                 key = Key(target, body["name"], scopes, event.ts, body["digest"])
                 self.keys[target] = self._keys_by_digest[key.digest] = key
             case "auth.key_revoked":
-                if (key := self.keys.pop(target, None)) is not None:  # type: ignore[assignment]
-                    del self._keys_by_digest[key.digest]
+                if (revoked := self.keys.pop(target, None)) is not None:
+                    del self._keys_by_digest[revoked.digest]
             case "auth.login":
                 self._sessions[body["digest"]] = _Session(target, event.actor_id, event.ts)
             case "auth.logout":

@@ -62,14 +62,15 @@ async def _rule(gateway: Gateway, caller: Any, kind: str, annotator_id: str, bod
 def _shown(gateway: Gateway, measured: Measured, name: str) -> dict[str, Any]:
     account = gateway.accounts.accounts.get(name)
     known, consistency = measured.reliability.get(name), measured.consistency.get(name)
-    kinds, gold = measured.by_kind.get(name, {}), gateway.queue.gold.get(name, [])
+    kinds: dict[str, int] = dict(measured.by_kind.get(name, {}))
+    gold = gateway.queue.gold.get(name, [])
     ruling = gateway.people.excluded.get(name)
     return {
         "id": name,
         "name": account.name if account else name.removeprefix("external:"),
         "role": account.role if account else "external",
         "judgments": sum(kinds.values()),
-        "by_kind": dict(kinds),
+        "by_kind": kinds,
         "reliability": known.weight if known else None,
         "low": known.interval[0] if known else None,
         "high": known.interval[1] if known else None,

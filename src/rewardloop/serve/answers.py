@@ -102,7 +102,7 @@ async def answering(
     """
     answer = Answer(question, [Choice() for _ in range(question.sampling.get("n", 1))])
     telemetry = gateway.telemetry
-    async with gateway.engine.say(question.engine_request()) as said, aclosing(said):  # type: ignore[type-var]
+    async with gateway.engine.say(question.engine_request()) as said, aclosing(said):
         if question.stored:
             await gateway.append(_started(caller, question))
         telemetry.streams.inc()

@@ -29,6 +29,7 @@ from rewardloop.serve import (
 from rewardloop.serve.access import require_complete
 from rewardloop.serve.errors import ErrorEnvelope, install_error_handlers
 from rewardloop.serve.gateway import Gateway, admitted
+from rewardloop.serve.kitchen import Kitchen
 from rewardloop.serve.shell import Shell
 
 # The page's catch-all is last: whatever is not an address of the interface is a place in the page.
@@ -53,10 +54,13 @@ _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
 def make_app(gateway: Gateway, hosts: Collection[str]) -> ASGIApp:
     """The gateway as an ASGI application that answers to the names in `hosts`."""
 
+    kitchen = Kitchen(gateway)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        gateway.start()
+        kitchen.resume()
         yield
+        await kitchen.close()
         await gateway.close()
 
     app = FastAPI(
@@ -68,7 +72,7 @@ def make_app(gateway: Gateway, hosts: Collection[str]) -> ASGIApp:
         openapi_url=None,
         responses=_REFUSALS,
     )
-    app.state.gateway = gateway
+    app.state.gateway, app.state.kitchen = gateway, kitchen
     install_error_handlers(app)
 
     require_complete((socket.router, *ROUTERS))

@@ -38,7 +38,7 @@ async def dashboard(gateway: TheGateway) -> JSONResponse:
 async def models(gateway: TheGateway) -> JSONResponse:
     """What is being served. Versions that were learned stand here, too, once there are some."""
     info = await gateway.engine.model()
-    item = {
+    item: dict[str, Any] = {
         "version": f"v{info.weight_version}",
         "title": gateway.model_title,
         "parameters": info.parameters,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -111,7 +111,7 @@ class EngineClient:
             return False
 
     @asynccontextmanager
-    async def say(self, request: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[Said]]:
+    async def say(self, request: Mapping[str, Any]) -> AsyncIterator[AsyncGenerator[Said]]:
         """The answer to a chat (`messages`) or completion (`prompt`) request, as it is spoken.
 
         Leaving the context takes the request out of the engine. Raises ApiError: 400 for what the engine refuses, 429
@@ -125,7 +125,7 @@ class EngineClient:
                 yield _said(reply)
 
 
-async def _said(reply: httpx2.Response) -> AsyncIterator[Said]:
+async def _said(reply: httpx2.Response) -> AsyncGenerator[Said]:
     ended = False
     with _unreachable_is_503():
         async for event in _events(reply):

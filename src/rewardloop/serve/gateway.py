@@ -20,7 +20,6 @@ from rewardloop.serve.accounts import KEY_PREFIX, Accounts
 from rewardloop.serve.engine_client import EngineClient
 from rewardloop.serve.errors import ApiError
 from rewardloop.serve.hub import Hub
-from rewardloop.serve.kitchen import Kitchen
 from rewardloop.serve.limits import Limits
 from rewardloop.serve.passwords import Passwords
 from rewardloop.serve.people import People
@@ -58,7 +57,6 @@ class Gateway:
         self.tickets = Tickets.of(self.data)
         self.setting_up = asyncio.Lock()
         self.handing_out = asyncio.Lock()
-        self.kitchen = Kitchen(self)
         self.people = People(self.log)
         self.hub = Hub(lambda: self.preferences.settings.settling_s)
         self._replay()
@@ -78,14 +76,8 @@ class Gateway:
         """Ask the log something, away from the event loop."""
         return await asyncio.to_thread(question, *args, **kwargs)
 
-    def start(self) -> None:
-        """Go on with what was begun before."""
-        for task in self.queue.tasks:
-            self.kitchen.prepare(task)
-
     async def close(self) -> None:
         self.hub.close()
-        await self.kitchen.close()
         await self.engine.close()
         await asyncio.to_thread(self.writer.close)
         self.log.close()

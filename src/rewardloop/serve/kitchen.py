@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Annotated, Final, cast
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
 
 from rewardloop.errors import RewardLoopError
 from rewardloop.feedback.log.events import NewEvent
 from rewardloop.feedback.log.settled import load_completion
 from rewardloop.serve.access import Caller
 from rewardloop.serve.answers import Question, answering
+from rewardloop.serve.gateway import Gateway
 from rewardloop.serve.queue import Task
-
-if TYPE_CHECKING:
-    from rewardloop.serve.gateway import Gateway
 
 AT_ONCE: Final = 2  # leaves room for people who are waiting for an answer
 AGAIN_S: Final = 2.0
@@ -28,6 +29,11 @@ class Kitchen:
         self._gateway = gateway
         self._places = asyncio.Semaphore(AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def resume(self) -> None:
+        """Go on with every task that was begun before."""
+        for task in self._gateway.queue.tasks:
+            self.prepare(task)
 
     def prepare(self, task: Task) -> None:
         """Make, or find in the log, every answer that `task` needs."""
@@ -87,6 +93,14 @@ class Kitchen:
             events.append(_written("completion.finished", task, place, body))
         await self._gateway.append(*events)
         return texts
+
+
+def kitchen_of(connection: HTTPConnection) -> Kitchen:
+    """The kitchen of the gateway that serves this request."""
+    return cast(Kitchen, connection.app.state.kitchen)
+
+
+TheKitchen = Annotated[Kitchen, Depends(kitchen_of)]
 
 
 def _written(kind: str, task: Task, place: int, body: dict[str, object]) -> NewEvent:

@@ -158,4 +158,4 @@ class CompletionRequest(Sampling):
     def text_or_ids(self) -> str | list[int]:
         if isinstance(self.prompt, list) and isinstance(self.prompt[0], str):
             return self.prompt[0]
-        return self.prompt  # type: ignore[return-value]
+        return self.prompt

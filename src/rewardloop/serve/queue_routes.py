@@ -17,6 +17,7 @@ from rewardloop.serve.account_routes import iso
 from rewardloop.serve.errors import ApiError
 from rewardloop.serve.feedback_routes import IdempotencyKey, accepted
 from rewardloop.serve.gateway import Gateway, TheCaller, TheGateway, account_id_of
+from rewardloop.serve.kitchen import TheKitchen
 from rewardloop.serve.prompts_of import TRAFFIC, gold_of_town, prompts_of_town, prompts_of_traffic
 from rewardloop.serve.queue import Assignment, Task
 
@@ -169,7 +170,7 @@ async def tasks(gateway: TheGateway) -> JSONResponse:
 
 
 @router.post("/api/queue/tasks", status_code=201)
-async def make_task(given: NewTask, gateway: TheGateway, caller: TheCaller) -> JSONResponse:
+async def make_task(given: NewTask, gateway: TheGateway, kitchen: TheKitchen, caller: TheCaller) -> JSONResponse:
     """Ask something. The answers to be judged are made in the background; the queue fills as they come."""
     prompts = await _prompts(gateway, given)
     gold = [each.model_dump(mode="json") for each in given.gold]
@@ -190,7 +191,7 @@ async def make_task(given: NewTask, gateway: TheGateway, caller: TheCaller) -> J
     await gateway.append(_event("queue.task_created", caller, task_id, body))
     task = gateway.queue.task(task_id)
     assert task is not None
-    gateway.kitchen.prepare(task)
+    kitchen.prepare(task)
     return JSONResponse(_task(gateway, task), 201)
 
 

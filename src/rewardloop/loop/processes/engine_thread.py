@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -61,7 +61,7 @@ class EngineThread:
     def running(self) -> int:
         return len(self._listeners)
 
-    async def say(self, request: Request, *, rewards: bool = False) -> AsyncIterator[Said]:
+    async def say(self, request: Request, *, rewards: bool = False) -> AsyncGenerator[Said]:
         """The tokens of one completion as they are sampled. Leaving the iteration cancels what is left.
 
         Raises CrowdedError, ModelError and ConfigError as `Engine.submit` does.
