@@ -9,13 +9,13 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi import APIRouter
-from serving import Place, a_place
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from rewardloop.serve.access import TABLE, Role, Scope, require_complete, routes_of
 from rewardloop.serve.app import ROUTERS
 from rewardloop.serve.socket import router as socket_router
+from serving import Place, a_place
 
 PEOPLE = ["nobody", "expired", *Role, *Scope]
 ROUTES = sorted(route for route in TABLE if route[0] != "WEBSOCKET")

@@ -25,6 +25,7 @@ from rewardloop.models.language_model import LanguageModel
 from rewardloop.rollout.decoder import Decoder
 from rewardloop.rollout.draw import draw_tokens
 from rewardloop.rollout.families import attention_window
+from rewardloop.rollout.shaping import Shaping, shape_logits, top_tokens
 from rewardloop.rollout.slots import Pending, Slots
 from rewardloop.types import Completion, Prompt
 
@@ -43,6 +44,7 @@ class Request:
     temperature: float = 1.0  # 0 = greedy
     seed: int  # not negative; the whole completion follows from it
     prompt_ids: tuple[int, ...] | None = None  # the prompt where it is encoded already; None: it is encoded here
+    shaping: Shaping = Shaping()
 
 
 class TokenEvent(NamedTuple):
@@ -53,6 +55,7 @@ class TokenEvent(NamedTuple):
     logprob: float
     weight_version: int
     completion: Completion | None
+    top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens with their log-probabilities, where asked for
 
 
 class Engine:
@@ -149,6 +152,7 @@ class Engine:
             self._to_device(at_B),
             int(at_B.max()) + 1,
         )
+        logits_BV = self._shape(logits_BV)
         token_B, logprob_B = draw_tokens(logits_BV, table.temperatures[:rows], table.uniforms[place_B, at_B + 1])
         tokens, logprobs = token_B.cpu().numpy(), logprob_B.cpu().numpy()
         if not np.isfinite(logprobs).all():
@@ -156,8 +160,9 @@ class Engine:
                 f"weights version {self.weight_version} gives log-probabilities that are not finite; "
                 "load the weights of an earlier version"
             )
+        tops = self._tops(logits_BV)
         table.append(tokens, logprobs, self.weight_version)
-        return self._events(tokens, logprobs)
+        return self._events(tokens, logprobs, tops)
 
     @torch.no_grad()
     def load_weights(self, tensors: Mapping[str, Tensor], version: int) -> None:
@@ -187,7 +192,7 @@ class Engine:
                 f"{self._max_length}; shorten the prompt or raise max_length"
             )
         limit = min(len(prompt_ids) + request.max_tokens, self._max_length)
-        return Pending(handle, request.prompt, prompt_ids, limit, request.temperature, request.seed)
+        return Pending(handle, request.prompt, prompt_ids, limit, request.temperature, request.seed, request.shaping)
 
     def _admit(self) -> None:
         """Fill free slots from the queue."""
@@ -229,7 +234,29 @@ class Engine:
         for before, after in zip(old, self._cache, strict=False):
             after[:, :, :, : before.shape[3]] = before
 
-    def _events(self, tokens: np.ndarray, logprobs: np.ndarray) -> list[TokenEvent]:
+    def _shape(self, logits_BV: Tensor) -> Tensor:
+        """The logits to draw from; a row that asks for nothing keeps its own."""
+        table = self._table
+        shaped = [row for row, pending in enumerate(table.owners) if not pending.shaping.idle]
+        if shaped:
+            logits_BV = logits_BV.clone()
+        for row in shaped:
+            pending = table.owners[row]
+            said_T = table.ids[row, len(pending.prompt_ids) : table.lengths[row]]
+            logits_BV[row] = shape_logits(logits_BV[row], pending.shaping, said_T, pending.temperature)
+        return logits_BV
+
+    def _tops(self, logits_BV: Tensor) -> dict[int, tuple[tuple[int, float], ...]]:
+        """The likeliest tokens of the rows that ask for them."""
+        return {
+            row: top_tokens(logits_BV[row], pending.shaping.top_logprobs, pending.temperature)
+            for row, pending in enumerate(self._table.owners)
+            if pending.shaping.top_logprobs
+        }
+
+    def _events(
+        self, tokens: np.ndarray, logprobs: np.ndarray, tops: Mapping[int, tuple[tuple[int, float], ...]]
+    ) -> list[TokenEvent]:
         """Events of the step just made, in the order of rows; ended sequences leave their slots."""
         table = self._table
         rows = table.running
@@ -239,7 +266,7 @@ class Engine:
         # from the last row down: a freed row is filled with the last one, which must not be an ended one
         done = {row: self._take_out(row, "stop" if stopped_B[row] else "length") for row in reversed(ended)}
         return [
-            TokenEvent(handle, token, logprob, self.weight_version, done.get(row))
+            TokenEvent(handle, token, logprob, self.weight_version, done.get(row), tops.get(row, ()))
             for row, (handle, token, logprob) in enumerate(
                 zip(handles, tokens.tolist(), logprobs.tolist(), strict=True)
             )

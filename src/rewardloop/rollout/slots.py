@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rewardloop.rollout.draw import uniform_stream
+from rewardloop.rollout.shaping import Shaping
 from rewardloop.types import Prompt
 
 
@@ -21,6 +22,7 @@ class Pending:
     limit: int  # tokens of prompt and completion at which it stops
     temperature: float
     seed: int
+    shaping: Shaping = Shaping()
 
 
 class Slots:

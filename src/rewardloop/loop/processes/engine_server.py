@@ -210,6 +210,7 @@ class EngineServer:
             max_tokens=request.max_tokens,
             temperature=request.temperature,
             seed=seed,
+            shaping=request.shaping(),
         )
         text = TextStream(self.lm, request.stop)
         said = self.thread.say(wanted, rewards=request.rewards)
@@ -227,7 +228,8 @@ class EngineServer:
         elif said.completion is not None:
             shown += text.finish()
             reason = "stop" if text.stopped else said.completion.finish_reason
-        token = Token(said.token_id, self._word(said.token_id), said.logprob, said.weight_version)
+        top = tuple((self._word(token_id), logprob) for token_id, logprob in said.top)
+        token = Token(said.token_id, self._word(said.token_id), said.logprob, said.weight_version, top)
         return Piece(index, shown, (token,), said.rewards, reason)
 
     def _word(self, token_id: int) -> str:

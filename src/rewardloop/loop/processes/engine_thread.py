@@ -32,6 +32,7 @@ class Said:
     logprob: float
     weight_version: int
     rewards: tuple[float, ...] = ()
+    top: tuple[tuple[int, float], ...] = ()
     completion: Completion | None = None  # with the last token
 
 
@@ -171,4 +172,4 @@ class EngineThread:
             rewards = stream.extend(event.token_id, last=event.completion is not None)
             if event.completion is not None:
                 del self._reward_streams[event.handle]
-        return Said(event.token_id, event.logprob, event.weight_version, rewards, event.completion)
+        return Said(event.token_id, event.logprob, event.weight_version, rewards, event.top, event.completion)

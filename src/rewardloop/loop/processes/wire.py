@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rewardloop.errors import ConfigError
+from rewardloop.rollout.shaping import Shaping
 from rewardloop.types import Message, Prompt
 
 MOST_CHOICES = 8
@@ -50,6 +51,11 @@ class Sampling(BaseModel):
     logprobs: bool | int | None = None
     return_token_ids: bool = True
     rewards: bool = False
+
+    def shaping(self) -> Shaping:
+        """What is asked of the distribution."""
+        names = ("top_p", "presence_penalty", "frequency_penalty", "logit_bias", "top_logprobs")
+        return Shaping(**{name: getattr(self, name) for name in names})
 
 
 class CompletionRequest(Sampling):
