@@ -28,7 +28,7 @@ from rewardloop.serve.engine_client import EngineClient
 from rewardloop.serve.gateway import Gateway
 
 SETUP = "the secret of the set-up link"
-PASSWORD = "correct horse battery"
+PASSWORD = "correct horse battery"  # noqa: S105
 MODEL = "town"
 
 

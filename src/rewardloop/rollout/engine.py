@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -44,7 +44,7 @@ class Request:
     temperature: float = 1.0  # 0 = greedy
     seed: int  # not negative; the whole completion follows from it
     prompt_ids: tuple[int, ...] | None = None  # the prompt where it is encoded already; None: it is encoded here
-    shaping: Shaping = Shaping()
+    shaping: Shaping = field(default_factory=Shaping)
 
 
 class TokenEvent(NamedTuple):

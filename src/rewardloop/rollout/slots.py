@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class Pending:
     limit: int  # tokens of prompt and completion at which it stops
     temperature: float
     seed: int
-    shaping: Shaping = Shaping()
+    shaping: Shaping = field(default_factory=Shaping)
 
 
 class Slots:

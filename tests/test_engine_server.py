@@ -1,0 +1,193 @@
+"""The engine behind HTTP: the same words as the engine itself, whatever runs beside them; nothing is left running."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+import torch
+
+from rewardloop.loop.processes.engine_server import EngineServer, load_server, make_app
+from rewardloop.loop.weights import publish_weights, read_manifest
+from rewardloop.models.language_model import LanguageModel
+from rewardloop.models.packed import forward_completions
+from rewardloop.rollout.engine import Engine, Request
+from serving import served
+from tiny_models import save_tiny
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> EngineServer:
+    folder = tmp_path_factory.mktemp("model")
+    save_tiny(folder / "tiny", "llama")
+    return load_server(str(folder / "tiny"), "tiny", slots=4)
+
+
+@pytest.fixture(scope="module")
+def client(server: EngineServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
+    path = tmp_path_factory.mktemp("s") / "engine.sock"
+    with served(make_app(server), uds=str(path)):
+        transport = httpx2.HTTPTransport(uds=str(path))
+        with httpx2.Client(transport=transport, base_url="http://engine", timeout=30) as made:
+            yield made
+
+
+def say(client: httpx2.Client, **asked: Any) -> list[dict[str, Any]]:
+    """All chunks of an answer."""
+    path = "/v1/chat/completions" if "messages" in asked else "/v1/completions"
+    reply = client.post(path, json={"stream": True, **asked})
+    assert reply.status_code == 200, reply.text
+    events = [line.removeprefix("data: ") for line in reply.text.splitlines() if line]
+    assert events[-1] == "[DONE]"
+    return [json.loads(event) for event in events[:-1]]
+
+
+def choices(chunks: list[dict[str, Any]], index: int = 0) -> list[dict[str, Any]]:
+    return [choice for chunk in chunks for choice in chunk["choices"] if choice["index"] == index]
+
+
+def ids_of(chunks: list[dict[str, Any]], index: int = 0) -> list[int]:
+    return [token for choice in choices(chunks, index) for token in choice["token_ids"]]
+
+
+def test_it_says_what_the_engine_says(server: EngineServer, client: httpx2.Client) -> None:
+    chunks = say(client, prompt="abc", max_tokens=12, seed=5)
+    alone = Engine(server.lm, slots=1).generate([Request(prompt="abc", max_tokens=12, seed=5)])[0]
+    assert ids_of(chunks) == list(alone.token_ids)
+    assert "".join(choice["text"] for choice in choices(chunks)) == alone.text
+    logprobs = [entry["logprob"] for choice in choices(chunks) for entry in choice["logprobs"]["content"]]
+    np.testing.assert_allclose(logprobs, alone.logprobs_T, atol=1e-4)
+    assert chunks[0]["prompt_token_ids"] == list(alone.prompt_ids)
+    assert chunks[-1]["usage"]["completion_tokens"] == len(alone.token_ids)
+    assert choices(chunks)[-1]["finish_reason"] == alone.finish_reason
+
+
+def test_choices_have_seeds_of_their_own(client: httpx2.Client) -> None:
+    both = say(client, prompt="abc", max_tokens=10, seed=5, n=2)
+    second = say(client, prompt="abc", max_tokens=10, seed=6)
+    assert ids_of(both, 1) == ids_of(second)
+    assert ids_of(both, 0) != ids_of(both, 1)
+
+
+def test_token_ids_are_a_prompt_too(client: httpx2.Client) -> None:
+    prompt_ids = say(client, prompt="abc", max_tokens=1, seed=1)[0]["prompt_token_ids"]
+    assert ids_of(say(client, prompt=prompt_ids, max_tokens=6, seed=1)) == ids_of(
+        say(client, prompt="abc", max_tokens=6, seed=1)
+    )
+
+
+def test_a_stop_sequence_ends_it_and_frees_its_slot(server: EngineServer, client: httpx2.Client) -> None:
+    whole = "".join(choice["text"] for choice in choices(say(client, prompt="abc", max_tokens=40, seed=2)))
+    stop = whole[3:5]
+    chunks = say(client, prompt="abc", max_tokens=40, seed=2, stop=[stop])
+    assert "".join(choice["text"] for choice in choices(chunks)) == whole.partition(stop)[0]
+    assert choices(chunks)[-1]["finish_reason"] == "stop"
+    assert_idle(server)
+
+
+def test_rewards_come_for_every_token(server: EngineServer, client: httpx2.Client) -> None:
+    chunks = say(client, prompt="abc", max_tokens=11, seed=5, rewards=True)
+    rewards = [reward for choice in choices(chunks) for reward in choice["token_rewards"]]
+    ids = ids_of(chunks)
+    assert len(rewards) == len(ids)
+    assert chunks[0]["reward_version"] == "typicality"
+    # log-prob plus entropy, by the model's own full distributions
+    lm, prompt_ids = server.lm, chunks[0]["prompt_token_ids"]
+    with torch.no_grad():
+        logits_SV = lm.model(torch.tensor([[*prompt_ids, *ids]])).logits[0, len(prompt_ids) - 1 : -1]
+    logprobs_TV = torch.log_softmax(logits_SV, -1)
+    expected_T = logprobs_TV[range(len(ids)), ids] - (logprobs_TV.exp() * logprobs_TV).sum(-1)
+    np.testing.assert_allclose(rewards, expected_T.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "word"),
+    [
+        ({"prompt": "abc", "max_tokens": 0}, "max_tokens"),
+        ({"prompt": []}, "token"),
+        ({"prompt": [10**6]}, "token"),
+        ({"prompt": "a" * 5000}, "prompt"),
+        ({"prompt": "abc", "tools": []}, "tools"),
+        ({"messages": []}, "messages"),
+        ({"prompt": "abc", "stream": False}, "stream"),
+    ],
+)
+def test_what_it_refuses_it_names(client: httpx2.Client, asked: dict[str, Any], word: str) -> None:
+    path = "/v1/chat/completions" if "messages" in asked else "/v1/completions"
+    reply = client.post(path, json={"stream": True, **asked})
+    assert reply.status_code == 400
+    assert word in reply.json()["error"]["message"]
+
+
+def test_whoever_leaves_frees_the_slot(server: EngineServer, client: httpx2.Client) -> None:
+    asked = {
+        "prompt": "abc",
+        "max_tokens": 10_000,
+        "seed": 1,
+        "stream": True,
+        "logit_bias": {"0": -100, "1": -100, "2": -100},
+    }
+    with client.stream("POST", "/v1/completions", json=asked) as reply:
+        next(reply.iter_lines())
+    assert_idle(server)
+
+
+def test_many_at_once_say_what_each_says_alone(client: httpx2.Client) -> None:
+    alone = {seed: ids_of(say(client, prompt="abc", max_tokens=20, seed=seed)) for seed in range(12)}
+    together: dict[int, list[int]] = {}
+
+    def run(seed: int) -> None:
+        together[seed] = ids_of(say(client, prompt="abc", max_tokens=20, seed=seed))
+
+    threads = [threading.Thread(target=run, args=(seed,)) for seed in alone]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == alone
+
+
+def test_new_weights_are_verified_and_counted(server: EngineServer, client: httpx2.Client, tmp_path: Path) -> None:
+    before = {name: value.clone() for name, value in server.lm.model.state_dict().items()}
+    changed = {name: value + 0.01 for name, value in before.items()}
+    manifest = publish_weights(changed, tmp_path, version=1, model="tiny")
+    assert read_manifest(manifest.path) == manifest
+    reply = client.post("/weights", json={"manifest": str(manifest.path)})
+    assert reply.json() == {"version": 1, "digest": manifest.digest}
+    chunks = say(client, prompt="abc", max_tokens=6, seed=3)
+    assert {version for choice in choices(chunks) for version in choice["weight_versions"]} == {1}
+    logprobs = [entry["logprob"] for choice in choices(chunks) for entry in choice["logprobs"]["content"]]
+    np.testing.assert_allclose(logprobs, offline(server.lm, changed, chunks), atol=1e-4)
+
+    damaged = publish_weights(before, tmp_path, version=2, model="tiny")
+    data = bytearray(damaged.file.read_bytes())
+    data[-1] ^= 1
+    damaged.file.write_bytes(data)
+    refused = client.post("/weights", json={"manifest": str(damaged.path)})
+    assert refused.status_code == 400
+    assert "damaged" in refused.json()["error"]["message"]
+    assert client.get("/v1/models").json()["data"][0]["weight_version"] == 1
+
+
+def offline(lm: LanguageModel, tensors: dict[str, torch.Tensor], chunks: list[dict[str, Any]]) -> list[float]:
+    """Log-probs of the same tokens by a full forward pass with other weights."""
+    before = {name: value.clone() for name, value in lm.model.state_dict().items()}
+    lm.model.load_state_dict(tensors)
+    found = forward_completions(lm.model, [chunks[0]["prompt_token_ids"]], [ids_of(chunks)]).logprobs_BT[0].tolist()
+    lm.model.load_state_dict(before)
+    return found
+
+
+def assert_idle(server: EngineServer) -> None:
+    """Within a moment nothing runs any more."""
+    deadline = time.monotonic() + 10
+    while server.engine.busy or server.thread.running:
+        assert time.monotonic() < deadline, "a request went on after its client had gone"
+        time.sleep(0.01)
