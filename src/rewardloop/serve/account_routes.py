@@ -25,7 +25,7 @@ from rewardloop.serve.accounts import (
 )
 from rewardloop.serve.errors import ApiError
 from rewardloop.serve.gateway import COOKIE, Gateway, TheCaller, TheGateway, account_id_of
-from rewardloop.serve.limits import LOGIN
+from rewardloop.serve.limits import JOIN, LOGIN
 
 router = APIRouter(tags=["page"])
 
@@ -95,7 +95,7 @@ async def state(http: Request, gateway: TheGateway, caller: TheCaller) -> JSONRe
 @router.post("/api/setup", status_code=201)
 async def set_up(given: NewPerson, http: Request, gateway: TheGateway) -> JSONResponse:
     """The first person, by the link that was printed when rewardloop was started. It works once."""
-    gateway.limits.take(LOGIN, _address(http))
+    gateway.limits.take(JOIN, _address(http))
     async with gateway.setting_up:
         if gateway.accounts.owned:
             raise ApiError(409, "this place has an owner already; sign in", code="already_set_up")
@@ -107,7 +107,7 @@ async def set_up(given: NewPerson, http: Request, gateway: TheGateway) -> JSONRe
 @router.post("/api/join", status_code=201)
 async def join(given: NewPerson, http: Request, gateway: TheGateway) -> JSONResponse:
     """Somebody who was invited."""
-    gateway.limits.take(LOGIN, _address(http))
+    gateway.limits.take(JOIN, _address(http))
     async with gateway.setting_up:
         invitation = gateway.accounts.invitation(given.token)
         if invitation is None:

@@ -47,7 +47,8 @@ ROUTERS: Final = (
     page.router,
 )
 _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"model": ErrorEnvelope} for status in (400, 401, 403, 404, 409, 413, 415, 421, 422, 429, 500, 503, 507)
+    status: {"model": ErrorEnvelope}
+    for status in (400, 401, 403, 404, 409, 413, 415, 421, 422, 429, 431, 500, 503, 507)
 }
 
 

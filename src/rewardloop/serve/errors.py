@@ -28,6 +28,7 @@ _TYPES: Final = {
     421: "invalid_request_error",
     422: "unprocessable_entity_error",
     429: "rate_limit_error",
+    431: "invalid_request_error",
 }
 DEEPEST: Final = 32  # levels of a JSON document
 

@@ -22,7 +22,8 @@ class Rate:
     per_minute: float
 
 
-LOGIN: Final = Rate(burst=10, per_minute=10)
+LOGIN: Final = Rate(burst=5, per_minute=5)  # at most ten in any minute
+JOIN: Final = Rate(burst=60, per_minute=30)  # links cannot be guessed; this only keeps the hasher free
 FEEDBACK_TICKET: Final = Rate(burst=10, per_minute=30)
 INFER: Final = Rate(burst=240, per_minute=1200)
 FEEDBACK: Final = Rate(burst=20_000, per_minute=600_000)

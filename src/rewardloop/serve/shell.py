@@ -20,6 +20,8 @@ from rewardloop.serve.telemetry import Telemetry
 
 MOST_BODY: Final = 1 << 20  # bytes
 MOST_IMPORT: Final = 256 << 20
+MOST_HEADERS: Final = 16 << 10
+IMPORTS: Final = "/api/imports"
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 CONTENT_SECURITY_POLICY: Final = (
@@ -65,7 +67,7 @@ class Shell:
         scope.setdefault("state", {})["request_id"] = request_id
         try:
             self._check(scope)
-            await self.app(scope, _bounded(scope, receive), dressed)
+            await self.app(scope, await _whole(scope, receive), dressed)
         except Exception as error:
             answer = as_api_error(error)
             if answer.status == 500:
@@ -78,6 +80,8 @@ class Shell:
     def _check(self, scope: Scope) -> None:
         """Raises ApiError for a host that is not ours, and for what another site makes a browser send."""
         headers = Headers(scope=scope)
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADERS:
+            raise ApiError(431, "the headers are longer than 16 KiB; send fewer", code="headers_too_large")
         host = headers.get("host", "")
         if _hostname(host) not in self._hosts:
             raise ApiError(421, f"the host {host[:100]!r} is not served here", code="unknown_host")
@@ -125,31 +129,42 @@ def _same_site(headers: Headers, host: str) -> bool:
 def _check_body(scope: Scope, headers: Headers) -> None:
     length, kind = headers.get("content-length"), headers.get("content-type", "").split(";")[0].strip().lower()
     has_body = length not in (None, "0") or "transfer-encoding" in headers
-    if has_body and kind != "application/json" and scope["path"] != "/api/imports":
+    if has_body and kind != "application/json" and scope["path"] != IMPORTS:
         raise ApiError(415, f"the content type is {kind or 'missing'}; send application/json", code="content_type")
     if length is not None and length.isdigit() and int(length) > _most(scope):
         raise _too_large(scope)
 
 
-def _bounded(scope: Scope, receive: Receive) -> Receive:
-    """`receive`, which stops at the largest body that is taken."""
-    if scope["type"] != "http":
+async def _whole(scope: Scope, receive: Receive) -> Receive:
+    """`receive`, with the body already read: what is too large is refused before anybody looks at it.
+
+    Raises ApiError 413. Imports may be large, and are read as they come.
+    """
+    if scope["type"] != "http" or scope["method"] in SAFE or scope["path"] == IMPORTS:
         return receive
-    seen, most = 0, _most(scope)
-
-    async def counted() -> Message:
-        nonlocal seen
+    body, more = b"", True
+    while more:
         message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > most:
+        if message["type"] == "http.disconnect":
+            return receive
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > MOST_BODY:
             raise _too_large(scope)
-        return message
+    given = False
 
-    return counted
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
 
 
 def _most(scope: Scope) -> int:
-    return MOST_IMPORT if scope["path"] == "/api/imports" else MOST_BODY
+    return MOST_IMPORT if scope["path"] == IMPORTS else MOST_BODY
 
 
 def _too_large(scope: Scope) -> ApiError:
