@@ -127,7 +127,7 @@ class Layout:
 
     @property
     def size(self) -> int:
-        return self.slices["steps"].stop
+        return int(self.slices["steps"].stop)
 
     def cutpoints(self, free_P: np.ndarray) -> np.ndarray:
         """One row for every scale and every entry of own_steps; -inf, cutpoints, +inf, and +inf to the full width.
