@@ -257,3 +257,10 @@ def test_impossible_settings_are_refused() -> None:
         QueueSettings(gold_share=0.8, repeat_share=0.3)
     with pytest.raises(ConfigError, match="overlap"):
         QueueSettings(overlap=0)
+
+
+def test_texts_that_move_together_have_a_known_gap() -> None:
+    """0 and 1 are both uncertain but hardly against each other; 2 and 3 are less so, and independent."""
+    covariance = np.diag([4.0, 4.0, 1.0, 1.0])
+    covariance[0, 1] = covariance[1, 0] = 3.9
+    assert choose_questions(np.zeros(4), covariance, np.array([[0, 1], [2, 3]]), 1, Reader()) == [1]

@@ -232,6 +232,30 @@ def test_a_later_fit_goes_on_from_an_earlier_one() -> None:
     )
 
 
+def test_other_units_leave_every_chance_alone() -> None:
+    """Rewards and discriminations are reported in other units than they are fitted in; their product is the same."""
+    rng = np.random.default_rng(4)
+    feedback: list[Feedback] = [*ask(rng, rng.normal(0, 1.5, 12), [Person(f"{n}", 2.0) for n in range(4)], 60)]
+    feedback += rate(rng, rng.normal(0, 1.5, 12), "0", 20, severity=1.0)
+    layout = Layout(observe(gather_evidence(feedback)))
+    fit = measure_people(feedback)
+    assert fit.unit > 1.1
+    scaled, back, at = start_free(layout), start_free(layout), layout.slices
+    scaled[at["reward"]], scaled[at["kappa"]], scaled[at["severity"]] = (
+        fit.rewards_N,
+        fit.discrimination_A,
+        fit.severity_A,
+    )
+    scaled[at["side"]] = fit.side_bias_A
+    scaled[at["lapse"]] = np.log(fit.lapse_A / (1 - fit.lapse_A))
+    scaled[at["steps"]] = fit.steps
+    back[:] = scaled
+    back[at["kappa"]] *= fit.unit
+    back[at["reward"]] = (scaled[at["reward"]] + fit.origin) / fit.unit
+    back[at["severity"]] = (scaled[at["severity"]] + fit.origin) / fit.unit
+    assert np.abs(compute_loss(back, layout, start_free(layout))[1]).max() < 0.05  # the maximum: no slope is left
+
+
 def test_same_judgments_same_bits() -> None:
     rng = np.random.default_rng(0)
     feedback = ask(rng, rng.normal(size=ITEMS), HONEST, 20)
