@@ -127,7 +127,7 @@ class Layout:
 
     @property
     def size(self) -> int:
-        return self.slices["steps"].stop
+        return int(self.slices["steps"].stop)
 
     def cutpoints(self, free_P: np.ndarray) -> np.ndarray:
         """One row for every scale and every entry of own_steps; -inf, cutpoints, +inf, and +inf to the full width.
@@ -146,7 +146,7 @@ class Layout:
         """The derivative by the numbers of "steps" of what has the derivative `slope_RC` by the cutpoints."""
         slope = np.zeros(self.size)
         for row, ((at_middle, at_gaps, at_own), (_, log_gaps)) in enumerate(
-            zip(self._places(), self._step_parts(free_P), strict=True)
+            zip(self._places, self._step_parts(free_P), strict=True)
         ):
             by_cut, m = slope_RC[row, 1 : len(log_gaps) + 2], len(log_gaps) // 2
             below = -np.cumsum(by_cut[:m])
@@ -162,6 +162,7 @@ class Layout:
         first = sum(self.observations.steps) - len(self.observations.steps) + self.slices["steps"].start
         return slice(first, self.size)
 
+    @cached_property
     def _places(self) -> list[tuple[int, slice, slice]]:
         """For every row of cutpoints: its middle, the gaps of its scale, its own deviations from them."""
         at, places = self.slices["steps"].start, []
@@ -177,7 +178,7 @@ class Layout:
     def _step_parts(self, free_P: np.ndarray) -> list[tuple[float, np.ndarray]]:
         return [
             (float(free_P[middle]), free_P[gaps] + (free_P[own] if own.stop > own.start else 0.0))
-            for middle, gaps, own in self._places()
+            for middle, gaps, own in self._places
         ]
 
 

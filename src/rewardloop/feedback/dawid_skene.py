@@ -52,7 +52,7 @@ class LabelFit:
     @property
     def truth(self) -> np.ndarray:
         """The likeliest class of each of I items."""
-        return self.belief_IK.argmax(1)
+        return np.asarray(self.belief_IK.argmax(1))
 
     @property
     def weights(self) -> np.ndarray:
@@ -62,7 +62,7 @@ class LabelFit:
         """
         classes = len(self.prior_K)
         right_A = self.confusion_AKK.diagonal(axis1=1, axis2=2).mean(1)
-        return np.clip((right_A - 1 / classes) / (1 - 1 / classes), 0, 1)
+        return np.asarray(np.clip((right_A - 1 / classes) / (1 - 1 / classes), 0, 1))
 
 
 def majority_belief(labels: Labels) -> np.ndarray:
@@ -71,7 +71,7 @@ def majority_belief(labels: Labels) -> np.ndarray:
     np.add.at(votes_IK, (labels.item_E, labels.label_E), 1)
     silent = votes_IK.sum(1) == 0
     votes_IK[silent] = 1
-    return votes_IK / votes_IK.sum(1, keepdims=True)
+    return np.asarray(votes_IK / votes_IK.sum(1, keepdims=True))
 
 
 def fit_labels(labels: Labels, start: LabelFit | None = None) -> LabelFit:

@@ -74,11 +74,11 @@ def inform_pairs(fit: ChannelFit, pairs: Sequence[tuple[Text, Text]], reader: Re
     known = sorted({numbers[text] for pair in pairs for text in pair if text in numbers})
     place = {number: row for row, number in enumerate(known)}
     covariance_KK = fit.covariance(known) if known else np.zeros((0, 0))
-    mean_P, variance_P = np.zeros(len(pairs)), np.zeros(len(pairs))
+    mean_P, variance_P, usual = np.zeros(len(pairs)), np.zeros(len(pairs)), float(fit.rewards_N.mean())
     for row, pair in enumerate(pairs):
         at = [place.get(numbers.get(text, -1)) for text in pair]
         for side, sign in zip(at, (1, -1), strict=True):
-            mean_P[row] += 0.0 if side is None else sign * fit.rewards_N[known[side]]
+            mean_P[row] += sign * (usual if side is None else fit.rewards_N[known[side]])
             variance_P[row] += REWARD_SD**2 if side is None else covariance_KK[side, side]
         if at[0] is not None and at[1] is not None:
             variance_P[row] -= 2 * covariance_KK[at[0], at[1]]

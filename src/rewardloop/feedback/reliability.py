@@ -47,7 +47,7 @@ class Reliability:
     lapse: float  # share of answers given without reading
     side_bias: float  # above 0 leans to the text shown first, in logits
     side_bias_sd: float
-    severity: float  # above 0 withholds stars, in units of the reward
+    severity: float  # above 0 withholds stars, in units of the reward; 0 is the median of all who rate
     severity_sd: float
 
 
@@ -69,6 +69,7 @@ class ChannelFit:
     precision_NN: csr_matrix  # of the rewards, given the people
     steps: np.ndarray  # free numbers of the scales
     unit: float  # what kappas were divided by, and rewards multiplied
+    origin: float  # what was then taken from rewards and severities
 
     def reliabilities(self) -> tuple[Reliability, ...]:
         """Everybody who has a name, the least reliable first."""
@@ -122,7 +123,9 @@ def fit_channel(evidence: Evidence, start: ChannelFit | None = None, seed: int =
     free_P = _start(origin_P, layout) if start is None else _resume(origin_P, layout, evidence, start)
     free_P = _minimize(free_P, layout, origin_P, np.ones(layout.size, dtype=bool))
     unit = _ordinary_unit(free_P[layout.slices["kappa"]])
-    return _describe(_rescale(free_P, layout, unit), layout, evidence, unit, seed)
+    scaled_P = _rescale(free_P, layout, unit)
+    origin = _ordinary_severity(scaled_P, layout)
+    return _describe(_shift(scaled_P, layout, -origin), layout, evidence, (unit, origin), seed)
 
 
 def compute_weight(kappa: np.ndarray, lapse: np.ndarray, side_bias: np.ndarray) -> np.ndarray:
@@ -198,7 +201,7 @@ def _resume(origin_P: np.ndarray, layout: Layout, evidence: Evidence, start: Cha
             free_P[at[group]][number] = values[people[name]]
     if len(start.steps) == at["steps"].stop - at["steps"].start:
         free_P[at["steps"]] = start.steps
-    return _rescale(free_P, layout, 1 / start.unit)
+    return _rescale(_shift(free_P, layout, start.origin), layout, 1 / start.unit)
 
 
 def _minimize(free_P: np.ndarray, layout: Layout, origin_P: np.ndarray, free: np.ndarray) -> np.ndarray:
@@ -226,6 +229,22 @@ def _ordinary_unit(kappa_A: np.ndarray) -> float:
     return float(np.median(honest)) if len(honest) else 1.0
 
 
+def _ordinary_severity(free_P: np.ndarray, layout: Layout) -> float:
+    """The median severity of those who rate and do not say the opposite; 0 where nobody rates."""
+    at, rates_A = layout.slices, np.zeros(layout.observations.people, dtype=bool)
+    rates_A[layout.observations.person_F] = True
+    severity_A = free_P[at["severity"]][rates_A & (free_P[at["kappa"]] > 0)]
+    return float(np.median(severity_A)) if len(severity_A) else 0.0
+
+
+def _shift(free_P: np.ndarray, layout: Layout, distance: float) -> np.ndarray:
+    """The same channel with rewards and severities moved together: only their differences are seen."""
+    at, moved = layout.slices, free_P.copy()
+    moved[at["reward"]] += distance
+    moved[at["severity"]] += distance
+    return moved
+
+
 def _rescale(free_P: np.ndarray, layout: Layout, unit: float) -> np.ndarray:
     """The same channel with rewards in other units."""
     at, scaled = layout.slices, free_P.copy()
@@ -235,7 +254,9 @@ def _rescale(free_P: np.ndarray, layout: Layout, unit: float) -> np.ndarray:
     return scaled
 
 
-def _describe(free_P: np.ndarray, layout: Layout, evidence: Evidence, unit: float, seed: int) -> ChannelFit:
+def _describe(
+    free_P: np.ndarray, layout: Layout, evidence: Evidence, units: tuple[float, float], seed: int
+) -> ChannelFit:
     seen, at = layout.observations, layout.slices
     kappa_A, side_A, logit_A = free_P[at["kappa"]], free_P[at["side"]], free_P[at["lapse"]]
     precision_NN, information_A44 = _information(free_P, layout)
@@ -262,7 +283,8 @@ def _describe(free_P: np.ndarray, layout: Layout, evidence: Evidence, unit: floa
         weight_interval_A2=np.quantile(weights, [0.025, 0.975], axis=0).T,
         precision_NN=precision_NN,
         steps=free_P[at["steps"]],
-        unit=unit,
+        unit=units[0],
+        origin=units[1],
     )
 
 
