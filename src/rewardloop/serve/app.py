@@ -25,6 +25,7 @@ from rewardloop.serve import (
     queue_routes,
     settings_routes,
     socket,
+    transfer_routes,
 )
 from rewardloop.serve.access import require_complete
 from rewardloop.serve.errors import ErrorEnvelope, install_error_handlers
@@ -43,6 +44,7 @@ ROUTERS: Final = (
     annotator_routes.router,
     dashboard.router,
     data_routes.router,
+    transfer_routes.router,
     settings_routes.router,
     page.router,
 )

@@ -104,7 +104,7 @@ class People:
 
     def _read_on(self) -> None:
         while True:
-            page = settled_feedback(self._log, self._after, time.time())
+            page = settled_feedback(self._log, self._after, time.time(), settling_s=0)
             self._seen |= {each.id: each for each in page.items}
             for gone in page.withdrawn:
                 self._seen.pop(gone, None)

@@ -1,0 +1,247 @@
+"""Searching, exporting, importing, erasing; queue, annotators, dashboard: through the front door."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rewardloop.feedback.reading import read_feedback
+from rewardloop.serve.access import Role, Scope
+from serving import Place, StubEngine, a_place
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with a_place(tmp_path / "data") as made:
+        made.owner.put("/api/settings", json={"settling_s": 0})
+        yield made
+
+
+def rate(place: Place, value: int, words: str = "What does the bun cost?") -> dict[str, Any]:
+    answer = place.say(messages=[{"role": "user", "content": words}])
+    given = {"kind": "rating", "value": value, "target": {"completion_id": answer["id"]}}
+    reply = place.owner.post("/v1/feedback", json=given)
+    assert reply.status_code == 201
+    return dict(reply.json())
+
+
+def test_search(place: Place) -> None:
+    first, second = rate(place, 5, "the price of 面包 100%"), rate(place, 1, "another _question_")
+
+    def found(**query: str) -> list[str]:
+        return [item["id"] for item in place.owner.get("/api/data", params=query).json()["items"]]
+
+    assert found() == [second["id"], first["id"]]
+    assert found(q="面包") == [first["id"]]
+    assert found(q="100%") == [first["id"]]
+    assert found(q="_question_") == [second["id"]]
+    assert found(q="nowhere") == []
+    assert found(kind="rating") == [second["id"], first["id"]]
+    assert found(kind="edit") == found(annotator="somebody else") == []
+    page = place.owner.get("/api/data", params={"limit": 1}).json()
+    assert [item["id"] for item in page["items"]] == [second["id"]]
+    assert found(after=str(page["next"])) == [first["id"]]
+    place.owner.delete(f"/v1/feedback/{second['id']}")
+    assert [item["status"] for item in place.owner.get("/api/data").json()["items"]] == ["retracted", "saved"]
+
+
+def test_what_is_exported_is_read_back(place: Place, tmp_path: Path) -> None:
+    rate(place, 5)
+    rate(place, 2)
+    made = place.owner.post("/api/exports", json={"layout": "rewardloop"}).json()
+    assert made["rows"] == 2
+    archive = zipfile.ZipFile(io.BytesIO(place.owner.get(made["url"]).content))
+    archive.extractall(tmp_path / "out")
+    assert [judgment.value for judgment in read_feedback(tmp_path / "out")] == [5, 2]  # type: ignore[union-attr]
+    with a_place(tmp_path / "other") as other:
+        other.owner.put("/api/settings", json={"settling_s": 0})
+        lines = (tmp_path / "out" / "conversations.jsonl").read_bytes()
+        brought = other.owner.post("/api/imports", content=lines).json()
+        assert (brought["read"], brought["stored"], brought["known"]) == (2, 2, 0)
+        assert other.owner.post("/api/imports", content=lines).json()["known"] == 2
+        again = other.owner.post("/api/exports", json={"layout": "rewardloop"}).json()
+        assert again["rows"] == 2
+
+
+def test_a_bad_import_stores_nothing(place: Place) -> None:
+    before = place.gateway.log.last_seq()
+    good = json.dumps({"kind": "rating", "prompt": "p", "completion": "c", "value": 3})
+    reply = place.owner.post("/api/imports", content=f"{good}\n{{broken\n".encode())
+    assert reply.status_code == 400
+    assert "2" in reply.json()["error"]["message"]  # the line
+    assert place.gateway.log.last_seq() == before
+    assert place.owner.get("/api/exports/../../tickets.secret").status_code == 404
+
+
+def test_erased_is_gone(place: Place) -> None:
+    secret = "the words of somebody who will leave"
+    annotator = place.person(Role.ANNOTATOR)
+    who = next(user for user in place.owner.get("/api/users").json()["items"] if user["role"] == "annotator")
+    place.say()
+    given = {"kind": "comment", "text": secret, "target": {"external_id": "x"}}
+    annotator.post("/v1/feedback", json=given)
+    place.say(metadata={"external_id": "x"})
+    place.owner.post("/api/exports", json={})
+    assert holds(place.data, secret)
+    assert place.owner.post("/api/erase", json={"annotator_id": who["id"]}).status_code == 200
+    assert not holds(place.data, secret)
+    assert not holds(place.data, "the annotator")
+    assert annotator.get("/api/dashboard").status_code == 401
+    assert place.owner.post("/api/erase", json={"annotator_id": who["id"]}).status_code == 404
+
+
+def holds(folder: Path, words: str) -> bool:
+    return any(words.encode() in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_everything_is_as_it_was_after_a_restart(tmp_path: Path) -> None:
+    with a_place(tmp_path) as before:
+        key = before.key(Scope.INFER)
+        before.owner.put("/api/guidelines", json={"text": "Be fair."})
+        before.owner.post("/api/queue/tasks", json={"task": "rate", "prompts": ["a", "b"], "overlap": 1})
+        question = wait_for_question(before)
+        cookie = before.owner.cookies["rewardloop_session"]
+    with a_place(tmp_path) as after:
+        again = after.nobody(cookie=f"rewardloop_session={cookie}")
+        assert again.get("/api/state").json()["user"]["role"] == "owner"
+        assert again.get("/api/settings").json()["guidelines"] == "Be fair."
+        assert after.nobody(authorization=f"Bearer {key}").get("/v1/models").status_code == 200
+        deadline = time.monotonic() + 10
+        while again.get("/api/queue/tasks").json()["items"][0]["progress"]["ready"] < 2:
+            assert time.monotonic() < deadline
+        assert again.post("/api/queue/next").json()["assignment_id"] == question["assignment_id"]
+
+
+def wait_for_question(place: Place, client: Any = None) -> dict[str, Any]:
+    """The next question, once the answers to it are made."""
+    deadline = time.monotonic() + 10
+    while (reply := (client or place.owner).post("/api/queue/next")).status_code == 204:
+        assert time.monotonic() < deadline, "no question came"
+        time.sleep(0.02)
+    return dict(reply.json())
+
+
+def test_the_queue(tmp_path: Path) -> None:
+    with a_place(tmp_path, Varied()) as place:
+        made = place.owner.post(
+            "/api/queue/tasks",
+            json={"task": "compare", "prompts": [f"question {n}" for n in range(4)], "overlap": 2, "repeat_share": 0},
+        ).json()
+        assert made["prompts"] == 4
+        annotator = place.person(Role.ANNOTATOR)
+        wait_until_ready(place, 4)
+        seen = []
+        for _ in range(4):
+            question = wait_for_question(place, annotator)
+            assert wait_for_question(place, annotator)["assignment_id"] == question["assignment_id"]
+            assert len({candidate["text"] for candidate in question["candidates"]}) == 2
+            seen.append(str(question["prompt"]))
+            url = f"/api/queue/{question['assignment_id']}"
+            assert place.owner.post(f"{url}/answer", json={"choice": "first"}).status_code == 404
+            assert annotator.post(f"{url}/answer", json={"value": 1}).status_code == 400
+            headers = {"idempotency-key": question["assignment_id"]}
+            first = annotator.post(f"{url}/answer", json={"choice": "first"}, headers=headers)
+            again = annotator.post(f"{url}/answer", json={"choice": "first"}, headers=headers)
+            assert (first.status_code, again.status_code) == (201, 200)
+            assert first.json()["id"] == again.json()["id"]
+        assert sorted(seen) == [f"question {n}" for n in range(4)]
+        assert annotator.post("/api/queue/next").status_code == 204
+        undone = annotator.post("/api/queue/undo").json()
+        assert undone["assignment_id"] == question["assignment_id"]
+        assert annotator.post(f"{url}/skip", json={"reason": "unclear"}).status_code == 204
+        progress = annotator.get("/api/queue/progress").json()
+        assert progress["mine"]["done"] == 3
+        assert progress["all"] == {"done": 3, "total": 8, "overlap": 2}
+        # the winner is the text that was shown first, whichever side it was sampled on
+        for item in place.owner.get("/api/data", params={"kind": "preference"}).json()["items"]:
+            choices = [target.get("choice", 0) for target in item["body"]["targets"]]
+            assert sorted(choices) == [0, 1]
+
+
+class Varied(StubEngine):
+    """Every choice says something else."""
+
+    async def _events(self, asked: dict[str, Any]) -> Any:
+        for number in range(asked.get("n", 1)):
+            self.text = f"answer {number} to {asked.get('prompt')}"
+            async for event in super()._events({**asked, "n": 1}):
+                if b"DONE" in event or b'"usage"' in event:
+                    continue
+                document = json.loads(event.removeprefix(b"data: "))
+                for choice in document["choices"]:
+                    choice["index"] = number
+                yield f"data: {json.dumps(document)}\n\n".encode()
+        used = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+        yield f"data: {json.dumps({'choices': [], 'usage': used})}\n\n".encode()
+        yield b"data: [DONE]\n\n"
+
+
+def wait_until_ready(place: Place, count: int) -> None:
+    deadline = time.monotonic() + 10
+    while place.owner.get("/api/queue/tasks").json()["items"][0]["progress"]["ready"] < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_gold_items_are_marked_for_managers_only(tmp_path: Path) -> None:
+    with a_place(tmp_path, Varied()) as place:
+        gold = [{"prompt": f"gold {n}", "better": "true", "worse": "false"} for n in range(3)]
+        given = {
+            "task": "compare",
+            "prompts": ["q"] * 3,
+            "gold": gold,
+            "gold_share": 0.5,
+            "overlap": 1,
+            "repeat_share": 0,
+        }
+        place.owner.post("/api/queue/tasks", json=given)
+        wait_until_ready(place, 6)
+        answered = 0
+        while (reply := place.owner.post("/api/queue/next")).status_code == 200:
+            question = reply.json()
+            assert "gold" not in json.dumps({name: value for name, value in question.items() if name != "prompt"})
+            texts = [candidate["text"] for candidate in question["candidates"]]
+            choice = "second" if texts[1] == "true" else "first"
+            place.owner.post(f"/api/queue/{question['assignment_id']}/answer", json={"choice": choice})
+            answered += texts[0] in ("true", "false")
+        assert answered
+        (me,) = place.owner.get("/api/annotators").json()["items"]
+        assert me["gold_accuracy"] == 1.0
+
+
+def test_annotators_and_exclusions(place: Place) -> None:
+    rate(place, 5)
+    (me,) = place.owner.get("/api/annotators").json()["items"]
+    assert (me["judgments"], me["by_kind"], me["excluded"], len(me["daily"])) == (1, {"rating": 1}, None, 14)
+    excluded = place.owner.post(f"/api/annotators/{me['id']}/exclude", json={"reason": "on holiday"}).json()
+    assert excluded["excluded"]["reason"] == "on holiday"
+    assert place.owner.post(f"/api/annotators/{me['id']}/include").json()["excluded"] is None
+    assert place.owner.post("/api/annotators/nobody/exclude", json={"reason": "x"}).status_code == 404
+
+
+def test_the_dashboard_counts(place: Place) -> None:
+    rate(place, 5)
+    rate(place, 3)
+    shown = place.owner.get("/api/dashboard").json()
+    assert shown["totals"]["completions"] == shown["totals"]["feedback"] == 2
+    assert shown["pipeline"]["saved"] == shown["pipeline"]["settled"] == 2
+    assert shown["series"]["rating_mean"]["mean"] == [0.75]  # 5 of 5 and 3 of 5: the mean of 1 and .5
+    assert shown["series"]["feedback_by_kind"]["kinds"] == {"rating": [2]}
+    metrics = place.owner.get("/metrics").text
+    assert 'rewardloop_feedback_total{kind="rating"} 2.0' in metrics
+
+
+def test_the_record_has_no_secrets(place: Place) -> None:
+    place.key(Scope.INFER)
+    place.person(Role.VIEWER)
+    items = place.owner.get("/api/audit").json()["items"]
+    kinds = {item["kind"] for item in items}
+    assert {"auth.account_created", "auth.key_created", "auth.login", "settings.changed"} <= kinds
+    assert not {"password", "digest"} & {name for item in items for name in item["body"]}
