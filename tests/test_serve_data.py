@@ -193,14 +193,7 @@ def wait_until_ready(place: Place, count: int) -> None:
 def test_gold_items_are_marked_for_managers_only(tmp_path: Path) -> None:
     with a_place(tmp_path, Varied()) as place:
         gold = [{"prompt": f"gold {n}", "better": "true", "worse": "false"} for n in range(3)]
-        given = {
-            "task": "compare",
-            "prompts": ["q"] * 3,
-            "gold": gold,
-            "gold_share": 0.5,
-            "overlap": 1,
-            "repeat_share": 0,
-        }
+        given = {"task": "compare", "prompts": ["q"] * 3, "gold": gold, "gold_share": 0.5, "overlap": 1}
         place.owner.post("/api/queue/tasks", json=given)
         wait_until_ready(place, 6)
         answered = 0

@@ -38,12 +38,12 @@ def shape_logits(logits_V: Tensor, shaping: Shaping, said_T: np.ndarray, tempera
     logits_V = logits_V.clone()
     if shaping.logit_bias:
         known = [(token, bias) for token, bias in shaping.logit_bias.items() if token < len(logits_V)]
-        ids = torch.tensor([token for token, _ in known], dtype=torch.long, device=logits_V.device)
-        logits_V[ids] += torch.tensor([bias for _, bias in known], device=logits_V.device)
+        biased = torch.tensor([token for token, _ in known], dtype=torch.long, device=logits_V.device)
+        logits_V[biased] += torch.tensor([bias for _, bias in known], device=logits_V.device)
     if len(said_T) and (shaping.presence_penalty or shaping.frequency_penalty):
         ids, counts = np.unique(said_T, return_counts=True)
-        penalty = shaping.presence_penalty + shaping.frequency_penalty * counts
-        logits_V[torch.from_numpy(ids)] -= torch.from_numpy(penalty.astype(np.float32)).to(logits_V.device)
+        penalties = (shaping.presence_penalty + shaping.frequency_penalty * counts).astype(np.float32)
+        logits_V[torch.from_numpy(ids)] -= torch.from_numpy(penalties).to(logits_V.device)
     if shaping.top_p < 1 and temperature > 0:
         logits_V = logits_V.masked_fill(~_nucleus(logits_V / temperature, shaping.top_p), -torch.inf)
     return logits_V

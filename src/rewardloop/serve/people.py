@@ -22,6 +22,7 @@ from rewardloop.types import Feedback
 FRESH_S: Final = 10.0  # a measurement is good for so long
 DAYS: Final = 14
 DAY_S: Final = 24 * 3600
+NAMELESS: Final = "nobody in particular"  # imported judgments need not say whose they are
 NEWEST: Final = 20_000  # judgments that are measured
 
 
@@ -83,9 +84,9 @@ class People:
         daily: dict[str, list[int]] = defaultdict(lambda: [0] * DAYS)
         today = int(time.time() // DAY_S)
         for each in newest:
-            by_kind[each.annotator][type(each.feedback).__name__.lower()] += 1
+            by_kind[each.annotator or NAMELESS][type(each.feedback).__name__.lower()] += 1
             if (age := today - int(each.ts // DAY_S)) < DAYS:
-                daily[each.annotator][DAYS - 1 - age] += 1
+                daily[each.annotator or NAMELESS][DAYS - 1 - age] += 1
         reliability, drifting = _trust(feedback)
         return Measured(
             at=time.time(),
