@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -14,6 +15,7 @@ import httpx2
 from rewardloop.serve.errors import ApiError
 
 CONNECT_S: Final = 2.0
+ANSWER_S: Final = 10.0  # for what an engine knows without thinking
 SILENCE_S: Final = 60.0  # longest wait for the next token
 KNOWN_S: Final = 1.0  # how long what the engine said of its model is taken as it was
 
@@ -81,20 +83,25 @@ class EngineClient:
         self._http = httpx2.AsyncClient(transport=transport, base_url=url or "http://engine", timeout=timeout)
         self._known: ModelInfo | None = None
         self._known_at = 0.0
+        self._asking = asyncio.Lock()
 
     async def close(self) -> None:
         await self._http.aclose()
 
     async def model(self) -> ModelInfo:
         """What is being served, as of a second ago at most. Raises ApiError 503 while the engine is not there."""
-        if self._known is not None and time.monotonic() - self._known_at < KNOWN_S:
+        async with self._asking:  # one question for all who want to know
+            if self._known is None or time.monotonic() - self._known_at > KNOWN_S:
+                self._known = None
+                self._known = await self._ask()
+                self._known_at = time.monotonic()
             return self._known
-        self._known = None
+
+    async def _ask(self) -> ModelInfo:
         with _unreachable_is_503():
-            reply = await self._http.get("/v1/models", timeout=CONNECT_S)
+            reply = await self._http.get("/v1/models", timeout=ANSWER_S)
             first = reply.json()["data"][0]
-        self._known_at = time.monotonic()
-        self._known = ModelInfo(
+        return ModelInfo(
             id=first["id"],
             context=int(first.get("max_model_len") or 0),
             weight_version=int(first.get("weight_version") or 0),
@@ -102,7 +109,6 @@ class EngineClient:
             parameters=first.get("parameters"),
             reward_version=first.get("reward_version"),
         )
-        return self._known
 
     async def healthy(self) -> bool:
         try:
