@@ -12,6 +12,9 @@ export class ApiError extends Error {
   }
 }
 
+/** Called when the gateway no longer knows who asks. */
+export const session = { lost: () => {} };
+
 type Options = { body?: unknown; raw?: BodyInit; headers?: Record<string, string>; signal?: AbortSignal };
 
 /** One request; resolves with the decoded body, or null for an empty one. Throws ApiError. */
@@ -32,7 +35,10 @@ export async function call<T>(method: string, path: string, options: Options = {
     throw new ApiError(0, { message: "the server was not reached" });
   }
   const text = await response.text();
-  if (!response.ok) throw refusal(response, text);
+  if (!response.ok) {
+    if (response.status === 401 && path !== "/api/login") session.lost();
+    throw refusal(response, text);
+  }
   return (text ? JSON.parse(text) : null) as T;
 }
 

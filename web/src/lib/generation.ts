@@ -1,6 +1,7 @@
 // Answers as they stream in: one buffer of tokens each, filled at most once per drawn frame.
 import { type Signal, signal } from "@preact/signals";
 import type { Completion, Generate, ServerMessage, Token } from "./contract";
+import { t } from "./i18n";
 import { socket } from "./socket";
 
 export type Phase = "waiting" | "streaming" | "done" | "cancelled" | "failed";
@@ -19,6 +20,7 @@ export type Answer = {
 
 export type Generation = { request: string; answers: Answer[]; cancel: () => void };
 
+const PATIENCE_MS = 8_000;
 const running = new Map<string, Generation>();
 const arrived: [Answer, Token[]][] = [];
 let drawing = false;
@@ -63,23 +65,20 @@ export function generate(wish: Omit<Generate, "type" | "request">): Generation {
     cancel: () => void socket.send({ type: "cancel", request }).catch(() => {}),
   };
   running.set(request, generation);
-  socket.send({ type: "generate", request, ...wish }).then(
-    (ack) => {
-      if (!ack.ok) fail(generation, typeof ack.error === "string" ? ack.error : (ack.error?.message ?? ""));
-    },
-    (error: Error) => {
-      // A line that broke after the request left may still bring the answer when it is mended.
-      if (socket.line.value !== "broken") fail(generation, error.message);
-      else
-        setTimeout(
-          () =>
-            generation.answers.some((one) => one.phase.value === "waiting") &&
-            fail(generation, error.message),
-          8_000,
-        );
-    },
-  );
+  void ask(generation, { type: "generate", request, ...wish });
   return generation;
+}
+
+async function ask(generation: Generation, wish: Generate): Promise<void> {
+  try {
+    await socket.ready(PATIENCE_MS);
+    const ack = await socket.send(wish);
+    if (!ack.ok) fail(generation, typeof ack.error === "string" ? ack.error : (ack.error?.message ?? ""));
+  } catch {
+    // A request that left before the line broke may still bring its answer when the line is mended.
+    if (socket.line.value === "broken") await new Promise((resolve) => setTimeout(resolve, PATIENCE_MS));
+    if (generation.answers.some((one) => one.phase.value === "waiting")) fail(generation, t("line.down"));
+  }
 }
 
 function fail(generation: Generation, message: string): void {
@@ -146,5 +145,5 @@ function hear(message: ServerMessage): void {
 
 socket.listen(hear);
 socket.onMended = (resumed) => {
-  if (!resumed) for (const generation of running.values()) fail(generation, "the connection was lost");
+  if (!resumed) for (const generation of running.values()) fail(generation, t("line.down"));
 };

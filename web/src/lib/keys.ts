@@ -1,6 +1,6 @@
 // The keyboard. A single key does nothing while someone types, and nothing while an input method composes.
 import { signal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { stored } from "./stored";
 
 export type Shortcut = {
@@ -30,7 +30,8 @@ export function isTyping(event: KeyboardEvent): boolean {
 export function useKeys(shortcuts: Shortcut[], exclusive = false): void {
   const current = useRef(shortcuts);
   current.current = shortcuts;
-  useEffect(() => {
+  // At once, for a second key may follow the first before anything is drawn.
+  useLayoutEffect(() => {
     const layer: Layer = { shortcuts: () => current.current, exclusive };
     layers.value = [...layers.value, layer];
     return () => {

@@ -1,10 +1,11 @@
 // Who is here and what is served.
 import { computed, signal } from "@preact/signals";
-import { ApiError, get, post } from "./api";
+import { ApiError, get, post, session } from "./api";
 import type { Role, Settings, State } from "./contract";
 import { firstLanguage, setLanguage } from "./i18n";
 import { outbox, recallLetters } from "./judgments";
 import { socket } from "./socket";
+import { forgetDrafts } from "./stored";
 
 export const state = signal<State | null>(null);
 export const unreachable = signal<string | null>(null);
@@ -54,8 +55,15 @@ export async function logOut(): Promise<void> {
     if (!(error instanceof ApiError)) throw error;
   });
   leave();
+  forgetDrafts();
   await refresh();
 }
+
+// A session ends on the server; the line breaks and requests are refused. Who is here is asked anew then.
+session.lost = () => {
+  if (user.value) void refresh();
+};
+socket.onBroken = () => void refresh();
 
 socket.listen((message) => {
   if (!state.value) return;

@@ -22,6 +22,8 @@ export class Socket {
   #wanted = false;
   readonly #tab = crypto.randomUUID();
 
+  /** Called when the line could not be mended at the second try. */
+  onBroken: () => void = () => {};
   /** Called after the line was mended; `resumed` is false where the server forgot what it had sent. */
   onMended: (resumed: boolean) => void = () => {};
 
@@ -42,6 +44,20 @@ export class Socket {
     this.#socket = null;
     this.#last = 0;
     this.line.value = "closed";
+  }
+
+  /** Resolves when the line is open; rejects where that takes longer than `ms`. */
+  ready(ms: number): Promise<void> {
+    if (this.line.value === "open") return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => end(() => reject(new Error("the line is down"))), ms);
+      const stop = this.line.subscribe((line) => line === "open" && queueMicrotask(() => end(resolve)));
+      const end = (then: () => void) => {
+        clearTimeout(timer);
+        stop();
+        then();
+      };
+    });
   }
 
   /** Sends and resolves with the acknowledgement; rejects where the line is down or breaks first. */
@@ -84,6 +100,7 @@ export class Socket {
     if (!this.#wanted) return;
     this.line.value = "broken";
     this.#failures += 1;
+    if (this.#failures === 2) this.onBroken();
     const wait = Math.min(LONGEST_WAIT_MS, 400 * 2 ** (this.#failures - 1)) * (0.75 + Math.random() / 2);
     this.#timer = setTimeout(() => this.#connect(), wait);
   }

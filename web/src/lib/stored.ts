@@ -25,6 +25,17 @@ export function stored<T>(name: string, first: T): Signal<T> {
 /** A text that outlives the tab until it is sent. */
 export const draft = (name: string): Signal<string> => stored(`draft.${name}`, "");
 
+/** Forgets every unsent text, so that the next person at this device sees none. */
+export function forgetDrafts(): void {
+  for (const [key, one] of known) if (key.startsWith("rewardloop.draft.")) one.value = "";
+  try {
+    for (const key of Object.keys(localStorage))
+      if (key.startsWith("rewardloop.draft.")) localStorage.removeItem(key);
+  } catch {
+    // Nothing is kept here.
+  }
+}
+
 function read<T>(key: string, first: T): T {
   try {
     const text = localStorage.getItem(key);

@@ -13,7 +13,7 @@ export function shade(reward: number | null | undefined, scale: number): Shade {
   if (reward == null || !Number.isFinite(reward)) return 0;
   const share = Math.abs(reward) / scale;
   const level = STEPS.filter((step) => share >= step).length;
-  return (reward < 0 ? -level : level || 0) as Shade;
+  return (reward < 0 && level ? -level : level) as Shade;
 }
 
 export function tintClass(reward: number | null | undefined, scale: number): string {

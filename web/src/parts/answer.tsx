@@ -1,7 +1,8 @@
 // An answer with everything that can be said about it.
 import { useSignal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
 import { useEffect } from "preact/hooks";
-import type { Target } from "../lib/contract";
+import type { FeedbackBody, Target } from "../lib/contract";
 import { type Answer, isRunning, textOf } from "../lib/generation";
 import { t, word } from "../lib/i18n";
 import { addressOf, lastOf, saidAbout, say, takeBack } from "../lib/judgments";
@@ -12,6 +13,7 @@ import { splitSentences } from "../lib/sentences";
 import { seesRewards } from "../lib/session";
 import { Ask, IconButton } from "./basics";
 import { Icon } from "./icon";
+import { Markable } from "./marking";
 import { CriteriaStars, Editor, Remark, Thumbs, WordDiff } from "./opinion";
 import { Strip } from "./strip";
 import { Tokens } from "./tokens";
@@ -100,7 +102,9 @@ export function AnswerCard({ answer, plain, onAgain, onSay, alternatives }: Prop
               undo={() => void takeBack(edit).catch(complain)}
             />
           ) : (
-            <AnswerText answer={answer} tinted={seesRewards.value && tinting.value} plain={plain} />
+            <Shown target={isRunning(answer) ? null : target} text={text}>
+              <AnswerText answer={answer} tinted={seesRewards.value && tinting.value} plain={plain} />
+            </Shown>
           )}
         </div>
       )}
@@ -162,7 +166,7 @@ export function AnswerCard({ answer, plain, onAgain, onSay, alternatives }: Prop
           onClose={stop}
         />
       )}
-      {target && <Remarks target={target} />}
+      {target && <Remarks target={target} text={text} />}
       {target && !isRunning(answer) && (
         <p class="answer-foot">
           <Strip address={addressOf(target)} />
@@ -172,6 +176,15 @@ export function AnswerCard({ answer, plain, onAgain, onSay, alternatives }: Prop
     </article>
   );
 }
+
+const Shown = (props: { target: Target | null; text: string; children: ComponentChildren }) =>
+  props.target ? (
+    <Markable target={props.target} text={props.text}>
+      {props.children}
+    </Markable>
+  ) : (
+    <>{props.children}</>
+  );
 
 const FLAGS = ["false", "rude", "harmful", "private"];
 
@@ -189,9 +202,17 @@ function Corrected({ before, after, undo }: { before: string; after: string; und
   );
 }
 
-function Remarks({ target }: { target: Target }) {
+const REMARKED = ["comment", "flag", "span"];
+
+function remarkText(body: FeedbackBody, text: string): string {
+  if (body.kind === "span")
+    return `“${[...text].slice(body.start, body.end).join("")}” ${word("category", body.category)}`;
+  return body.kind === "comment" ? body.text : body.kind === "flag" ? body.reason : "";
+}
+
+function Remarks({ target, text }: { target: Target; text: string }) {
   const remarks = saidAbout(target).filter(
-    (one) => (one.body.kind === "comment" || one.body.kind === "flag") && one.status !== "retracted",
+    (one) => REMARKED.includes(one.body.kind) && one.status !== "retracted",
   );
   if (!remarks.length) return null;
   return (
@@ -199,9 +220,7 @@ function Remarks({ target }: { target: Target }) {
       {remarks.map((one) => (
         <li key={one.key}>
           <Icon name={one.body.kind === "flag" ? "flag" : "remark"} size={16} />
-          <span>
-            {one.body.kind === "comment" ? one.body.text : one.body.kind === "flag" ? one.body.reason : ""}
-          </span>
+          <span>{remarkText(one.body, text)}</span>
           <IconButton
             icon="close"
             label={t("take_back")}

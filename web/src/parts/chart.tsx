@@ -59,9 +59,15 @@ function options(data: ChartData, width: number, height: number): uPlot.Options 
     bands,
     legend: { show: false },
     cursor: { points: { size: 7 }, drag: { x: false, y: false } },
-    padding: [8, 8, 0, 0],
+    padding: [8, 22, 0, 0],
     axes: [
-      { ...axis, grid: { show: false }, space: 70, values: (_plot, splits) => splits.map(clock(splits)) },
+      {
+        ...axis,
+        grid: { show: false },
+        space: 70,
+        size: 26,
+        values: (_plot, splits) => splits.map(clock(splits)),
+      },
       {
         ...axis,
         size: 44,
@@ -141,7 +147,7 @@ export function Chart({
           {data.curves.length > 1 && (
             <p class="chart-legend">
               {data.curves.map((curve) => (
-                <span key={curve.label} class={`key tone-${curve.tone}`}>
+                <span key={curve.label} class={`key tone-${curve.tone}${curve.dash ? " dashed" : ""}`}>
                   {curve.label}
                 </span>
               ))}

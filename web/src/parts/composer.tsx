@@ -39,6 +39,7 @@ export function Composer({ text, placeholder, onSend, busy, onStop, mayBeEmpty, 
         aria-label={placeholder}
         onInput={(event) => (text.value = event.currentTarget.value)}
         onKeyDown={(event) => {
+          if (event.key === "Escape" && busy && !event.isComposing) onStop?.();
           // Safari ends a composition before the Enter that confirms it; it reports key code 229 then.
           if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
           event.preventDefault();

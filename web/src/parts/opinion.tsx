@@ -6,7 +6,7 @@ import { t, word } from "../lib/i18n";
 import { lastOf, say, takeBack } from "../lib/judgments";
 import { complain } from "../lib/notices";
 import { settings } from "../lib/session";
-import { draft } from "../lib/stored";
+import { draft, stored } from "../lib/stored";
 import { IconButton } from "./basics";
 import { Icon } from "./icon";
 
@@ -165,15 +165,15 @@ export function Editor(props: {
   action?: string;
 }) {
   const { name, before, onSave, onCancel, action } = props;
-  const text = draft(`edit.${name}`);
-  const value = text.value || before;
+  const text = stored<string | null>(`draft.edit.${name}`, null);
+  const value = text.value ?? before;
   const save = () => {
     if (value === before || !value.trim()) return;
-    text.value = "";
+    text.value = null;
     onSave(value);
   };
   const cancel = () => {
-    text.value = "";
+    text.value = null;
     onCancel();
   };
   return (

@@ -37,6 +37,10 @@ function windows({ x, width, wall, kind }: House): [number, number][] {
   return cells;
 }
 
+const TREES: [number, number][] = [
+  [0, 13],
+  [338, 15],
+];
 const WINDOWS = HOUSES.flatMap(windows);
 // Lights come on here and there, not from left to right.
 const LIGHTING = WINDOWS.map((_, index) => index).sort((a, b) => ((a * 17) % 31) - ((b * 17) % 31) || a - b);
@@ -47,12 +51,12 @@ export function Town({ lit = 5, label }: { lit?: number; label?: boolean }) {
   return (
     <svg
       class="town"
-      viewBox="0 0 340 104"
+      viewBox="-10 0 360 98"
       role="img"
       aria-label={label ? t("town.lit", { n: lit }) : t("town.alt")}
     >
       <circle class="town-moon" cx="300" cy="22" r="9" />
-      <path class="town-hill" d="M0 96C60 74 120 84 170 80s110-14 170 16z" />
+      <path class="town-hill" d="M-9 96C40 66 120 58 170 56s130 4 178 40z" />
       {HOUSES.map((house) => (
         <path key={house.x} class="town-house" d={outline(house)} />
       ))}
@@ -67,8 +71,13 @@ export function Town({ lit = 5, label }: { lit?: number; label?: boolean }) {
           rx="1.2"
         />
       ))}
-      <path class="town-ground" d="M0 96.5H340" />
-      <path class="town-tree" d="M335 96V86M335 88a6 6 0 1 1 .1 0M3 96v-8M3 90a5 5 0 1 1 .1 0" />
+      <path class="town-ground" d="M-9 96.5H349" />
+      {TREES.map(([x, height]) => (
+        <g key={x} class="town-tree">
+          <path d={`M${x} 96v${-height}`} />
+          <circle cx={x} cy={96 - height} r={height * 0.42} />
+        </g>
+      ))}
     </svg>
   );
 }

@@ -30,6 +30,8 @@ import { Legend } from "../parts/tokens";
 import { Town } from "../parts/town";
 
 const factsOpen = stored<boolean>("facts", false);
+// On a small screen the facts lie over the chat: they come when they are asked for, and not by themselves.
+if (matchMedia("(max-width: 75rem)").matches) factsOpen.value = false;
 
 export function Chat() {
   const id = segments.value[0] === "chat" ? (segments.value[1] ?? null) : null;
@@ -61,6 +63,7 @@ export function Chat() {
           )}
         </div>
         <section class={plain ? "thread plain" : "thread"} aria-label={t("chat.thread")}>
+          {list.length > 0 && <h1 class="hidden">{t("chat")}</h1>}
           {loading.value && <Skeleton lines={5} />}
           {!list.length && !loading.value && <Welcome onPick={(said) => void send(said)} plain={plain} />}
           {list.map((exchange, index) => (

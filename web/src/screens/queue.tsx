@@ -218,7 +218,9 @@ function RateTask({ item, onAnswer }: TaskProps) {
       </article>
       <div class="row center rate-row">
         <StarRow value={null} scale={scale} label={word("criterion", item.criterion)} onPick={rate} />
-        <Key>1</Key>–<Key>5</Key>
+        <Key>1</Key>
+        <span class="dash">–</span>
+        <Key>5</Key>
       </div>
     </>
   );
