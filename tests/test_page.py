@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from page_driver import PATIENCE_MS, WATCH, Place, Visit, find_chromium, gateway, stand_in
 from playwright.sync_api import Browser, expect, sync_playwright
+
+from page_driver import PATIENCE_MS, WATCH, Place, Visit, find_chromium, gateway, stand_in
 from web_mock.payloads import PAYLOADS
 
 SCREENS = ("/", "/compare", "/live", "/queue", "/dashboard", "/annotators", "/data", "/models", "/settings")
@@ -231,7 +232,7 @@ def test_a_key_that_is_held_marks_the_words_as_they_appear(visit: Visit) -> None
     visit.page.locator(".suggestions button").first.click()
     visit.page.wait_for_selector(".stage [data-i='1']")
     visit.page.keyboard.down("+")
-    visit.page.wait_for_function("document.querySelectorAll('.stage .mark-up').length >= 3")
+    visit.page.wait_for_function("() => document.querySelectorAll('.stage .mark-up').length >= 3")
     visit.page.keyboard.up("+")
     liked = visit.page.locator(".stage .mark-up").count()
     visit.page.wait_for_timeout(500)
@@ -244,19 +245,38 @@ def test_a_key_that_is_held_marks_the_words_as_they_appear(visit: Visit) -> None
 def test_a_queue_can_be_worked_off_by_keys_alone(visit: Visit) -> None:
     only_mock(visit.place)
     visit.open("/queue")
-    for key, kind in (("1", "preference"), ("4", "rating")):
-        visit.page.wait_for_selector(".assignment")
-        with visit.page.expect_request("**/answer") as posted:
-            visit.page.keyboard.press(key)
-        assert posted.value.post_data_json["kind"] == kind
-        assert posted.value.headers["idempotency-key"]
-    visit.page.get_by_role("button", name="Correct").wait_for()
+    kinds = {answer_by_keys(visit) for _ in range(3)}
+    assert kinds == {"preference", "rating", "edit"}
+    question = asked(visit)
     visit.page.keyboard.press("s")
     visit.page.locator("dialog .chip").first.click()
     expect(visit.page.locator("dialog")).to_have_count(0)
-    visit.page.wait_for_selector(".pair")
+    expect(visit.page.locator(".assignment .said")).not_to_have_text(question)
+    last = asked(visit)
+    answer_by_keys(visit)
     visit.page.keyboard.press("u")
-    expect(visit.page.locator(".rate-row")).to_be_visible()
+    expect(visit.page.locator(".assignment .said")).to_have_text(last)
+
+
+def asked(visit: Visit) -> str:
+    return str(visit.page.locator(".assignment .said").inner_text())
+
+
+def answer_by_keys(visit: Visit) -> str:
+    """Answers the assignment on screen as its kind asks; returns the kind of the judgment that was sent."""
+    page, question = visit.page, asked(visit)
+    with page.expect_request("**/answer") as posted:
+        if page.locator(".votes").count():
+            page.keyboard.press("1")
+        elif page.locator(".rate-row").count():
+            page.keyboard.press("4")
+        else:
+            page.keyboard.press("e")
+            page.keyboard.type(" Good day!")
+            page.keyboard.press("Control+Enter")
+    assert posted.value.headers["idempotency-key"]
+    expect(page.locator(".assignment .said")).not_to_have_text(question)
+    return str(posted.value.post_data_json["kind"])
 
 
 # ---------------------------------------------------------------- hostile text
@@ -267,7 +287,7 @@ def test_nothing_that_a_model_writes_is_executed(visit: Visit) -> None:
     for at in range(len(PAYLOADS)):
         visit.ask(f"payload {at}")
     for tinted in (True, False):
-        visit.page.get_by_label("Rewards").set_checked(tinted, force=True)
+        visit.page.get_by_role("switch", name="Rewards").set_checked(tinted, force=True)
         visit.page.wait_for_selector(".tokens.tinted" if tinted else ".markdown", state="attached")
         visit.page.mouse.move(600, 400)
         visit.check_unbroken()

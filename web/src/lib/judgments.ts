@@ -110,7 +110,8 @@ export function recall(completions: Completion[]): void {
 
 /** Shows what waits in the outbox since an earlier tab. */
 export function recallLetters(letters: readonly Letter[]): void {
-  for (const { key, path, body, method } of letters)
+  const known = new Set([...said.value.values()].flat().map((one) => one.key));
+  for (const { key, path, body, method } of letters.filter((letter) => !known.has(letter.key)))
     if (method === "POST" && path === PATH)
       note({ key, id: null, body: body as FeedbackBody, status: "sending" });
   newest.value = null;
