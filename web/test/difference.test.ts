@@ -33,6 +33,14 @@ describe("difference", () => {
     );
     expect(changed.map((piece) => piece.text.length).every((length) => length <= 2)).toBe(true);
   });
+  it("takes neighboring words out together and puts the new ones in together", () => {
+    expect(
+      difference("No basket? Now shoo.", "No basket? Good day!").filter((piece) => piece.change !== "same"),
+    ).toEqual([
+      { text: "Now shoo.", change: "removed" },
+      { text: "Good day!", change: "added" },
+    ]);
+  });
   it("cuts text into pieces that are the text again", () => {
     for (const text of pairs.flat()) expect(words(text).join("")).toBe(text);
     expect(words("铜币很多").length).toBeGreaterThan(1);
