@@ -15,6 +15,7 @@ check:  ## Lint, types and floors alone (seconds)
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	@scripts/check-page
 
 bench:  ## Every benchmark, quick; figures as JSON in runs/bench
 	@scripts/set-up test bench

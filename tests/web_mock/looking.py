@@ -1,0 +1,235 @@
+"""What there is to look at: conversations, people, figures, data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from rewardloop.sandbox.world import Language
+from web_mock.facts import questions, sections
+from web_mock.town import Refusal, Town, now, who
+
+
+def talking(town: Town) -> APIRouter:
+    api = APIRouter(prefix="/api")
+
+    @api.get("/world")
+    async def world(language: Language = "en") -> dict[str, Any]:
+        if town.base:
+            raise Refusal(404, "this model has no world of its own")
+        title = town.world.town.in_language(language)
+        return {
+            "title": title,
+            "sections": sections(town.world, language),
+            "questions": questions(town.world, language),
+        }
+
+    @api.get("/conversations")
+    async def conversations() -> dict[str, Any]:
+        newest = sorted(town.conversations.values(), key=lambda one: one["updated_at"], reverse=True)
+        return {"items": [{k: one[k] for k in ("id", "title", "updated_at")} for one in newest if one["title"]]}
+
+    @api.post("/conversations", status_code=201)
+    async def begin() -> dict[str, Any]:
+        return {"id": town.new_conversation()["id"]}
+
+    @api.get("/conversations/{name}")
+    async def conversation(name: str) -> dict[str, Any]:
+        if name not in town.conversations:
+            raise Refusal(404, "this conversation does not exist: it may have been deleted")
+        return town.conversations[name]
+
+    @api.delete("/conversations/{name}")
+    async def forget(name: str) -> dict[str, Any]:
+        town.conversations.pop(name, None)
+        return {}
+
+    return api
+
+
+def looking(town: Town) -> APIRouter:
+    api = APIRouter(prefix="/api")
+
+    @api.get("/annotators")
+    async def annotators() -> dict[str, Any]:
+        rng = random.Random(5)
+        people = [
+            ("anna", "owner", 0.93),
+            ("ben", "annotator", 0.88),
+            ("Chen Yu", "annotator", 0.81),
+            ("dora", "annotator", 0.55),
+            ("egon", "annotator", 0.31),
+            ("Frida", "annotator", None),
+        ]
+        items = []
+        for name, role, reliability in people:
+            count = rng.randint(60, 420) if reliability else 3
+            items.append(
+                {
+                    "id": f"u-{name}",
+                    "name": name,
+                    "role": role,
+                    "judgments": count,
+                    "by_kind": {"rating": count // 2, "preference": count // 3, "edit": count // 9},
+                    "reliability": reliability,
+                    "low": reliability and reliability - 0.07,
+                    "high": reliability and min(1, reliability + 0.05),
+                    "severity": 0.2,
+                    "discrimination": reliability and reliability * 1.4,
+                    "lapse": reliability and 1 - reliability,
+                    "side_bias": 0.04,
+                    "consistency": reliability and min(1, reliability + 0.04),
+                    "gold_accuracy": reliability,
+                    "straight_lining": 0.02 if reliability and reliability > 0.5 else 0.44,
+                    "drift": name == "dora",
+                    "excluded": town.excluded.get(f"u-{name}"),
+                    "daily": [rng.randint(0, 40) if reliability else 0 for _ in range(14)],
+                }
+            )
+        agreement = [("preference", 0.71, 212), ("rating", 0.58, 340), ("edit", None, 0)]
+        return {
+            "items": items,
+            "agreement": [
+                {"kind": k, "alpha": a, "low": a and a - 0.06, "high": a and a + 0.05, "items": n}
+                for k, a, n in agreement
+            ],
+        }
+
+    @api.post("/annotators/{name}/exclude")
+    async def exclude(name: str, body: dict[str, Any], request: Request) -> dict[str, Any]:
+        town.excluded[name] = {"reason": body["reason"], "since": now(), "by": who(town, request)["name"]}
+        return {}
+
+    @api.post("/annotators/{name}/include")
+    async def include(name: str) -> dict[str, Any]:
+        town.excluded.pop(name, None)
+        return {}
+
+    @api.get("/dashboard")
+    async def dashboard() -> dict[str, Any]:
+        rng = random.Random(1)
+        days = [now(days=13 - day) for day in range(14)]
+        wave = [0.1 + 0.05 * day + rng.gauss(0, 0.08) for day in range(14)]
+        kinds = {
+            kind: [rng.randint(low, high) for _ in days]
+            for kind, low, high in (("rating", 10, 40), ("preference", 5, 30), ("edit", 0, 9), ("live", 0, 60))
+        }
+        band = {"t": days, "mean": wave, "low": [x - 0.15 for x in wave], "high": [x + 0.15 for x in wave]}
+        stars = [3.2 + 0.05 * day + rng.gauss(0, 0.1) for day in range(14)]
+        saved = len(town.log)
+        return {
+            "totals": {
+                "completions": 1804 + len(town.completions),
+                "feedback": 1204 + saved,
+                "people": 6,
+                "conversations": len(town.conversations),
+            },
+            "pipeline": {"saved": 1204 + saved, "settled": 1204, "learned": 1180, "live": 1180, "lag_s": 11.4},
+            "series": {
+                "feedback_by_kind": {"t": days, "kinds": kinds},
+                "reward": band,
+                "length": {"t": days, "mean": [38 + rng.gauss(0, 3) for _ in days]},
+                "rating_mean": {
+                    "t": days,
+                    "mean": stars,
+                    "low": [x - 0.3 for x in stars],
+                    "high": [x + 0.3 for x in stars],
+                },
+                "latency": {
+                    "t": days,
+                    "ttft_p50": [60 + rng.gauss(0, 5) for _ in days],
+                    "ttft_p95": [110 + rng.gauss(0, 20) for _ in days],
+                },
+            },
+            "win_rate": None,
+            "alarms": [
+                {
+                    "id": "a1",
+                    "severity": "warning",
+                    "text": "dora's ratings have drifted since Tuesday",
+                    "since": now(hours=9),
+                }
+            ],
+        }
+
+    @api.get("/models")
+    async def models() -> dict[str, Any]:
+        digest = hashlib.sha256(b"v3").hexdigest()
+        return {
+            "items": [
+                {
+                    "version": "v3",
+                    "title": "Town model",
+                    "parameters": 1_080_000,
+                    "digest": digest,
+                    "created_at": now(hours=2),
+                    "active": True,
+                    "source": "learned",
+                    "metrics": {"gold_reward": 0.62, "wrong_facts": 0.11, "rudeness": 0.02},
+                },
+                {
+                    "version": "v0",
+                    "title": "Town model",
+                    "parameters": 1_080_000,
+                    "digest": digest[::-1],
+                    "created_at": now(days=12),
+                    "active": False,
+                    "source": "builtin",
+                    "metrics": {"gold_reward": 0.21, "wrong_facts": 0.32, "rudeness": 0.14},
+                },
+            ]
+        }
+
+    @api.get("/data")
+    async def data(q: str = "", kind: str = "", after: int | None = None, limit: int = 50) -> dict[str, Any]:
+        rows = [row(town, event) for event in reversed(town.log) if after is None or event["seq"] < after]
+        found = [
+            one
+            for one in rows
+            if (not kind or one["kind"] == kind) and q.lower() in json.dumps(one, ensure_ascii=False).lower()
+        ]
+        return {"items": found[:limit], "next": found[limit - 1]["seq"] if len(found) > limit else None}
+
+    @api.post("/exports", status_code=201)
+    async def export() -> dict[str, Any]:
+        return {"id": "e1", "rows": len(town.log), "sha256": hashlib.sha256(b"x").hexdigest(), "url": "/api/exports/e1"}
+
+    @api.get("/exports/{name}")
+    async def download(name: str) -> Response:
+        return Response("".join(json.dumps(event) + "\n" for event in town.log), media_type="application/jsonl")
+
+    @api.post("/imports", status_code=201)
+    async def take_in(request: Request) -> dict[str, Any]:
+        lines = (await request.body()).decode().splitlines()
+        skipped = [{"line": n, "reason": "not JSON"} for n, line in enumerate(lines, 1) if not line.startswith("{")]
+        return {"read": len(lines), "stored": len(lines) - len(skipped), "skipped": skipped}
+
+    @api.post("/erase")
+    async def erase(body: dict[str, Any]) -> dict[str, Any]:
+        before = len(town.log)
+        town.log = [event for event in town.log if (event["annotator"] or {}).get("id") != body["annotator_id"]]
+        return {"events": before - len(town.log), "completions": 0, "exports": 0}
+
+    return api
+
+
+def row(town: Town, event: dict[str, Any]) -> dict[str, Any]:
+    target = (event.get("targets") or [event.get("target") or {}])[0]
+    completion = town.completions.get((target.get("completion_id", ""), target.get("choice", 0)))
+    value = event.get("value", event.get("choice", event.get("text", event.get("corrected", event.get("reason", "")))))
+    return {
+        "seq": event["seq"],
+        "id": event["id"],
+        "at": event["created_at"],
+        "kind": event["kind"],
+        "annotator": event["annotator"],
+        "summary": f"{'★' * value}" if event["kind"] == "rating" and value else str(value),
+        "prompt": completion and [{"role": "user", "content": completion["prompt"]}],
+        "completion": completion and completion["text"],
+        "body": {k: v for k, v in event.items() if k not in ("annotator", "status")},
+        "status": event["status"],
+    }

@@ -1,0 +1,36 @@
+"""What a model may write to break out of the page. Each would call `fired` if it ran."""
+
+from __future__ import annotations
+
+PAYLOADS = (
+    "<script>fired()</script>",
+    '<img src=x onerror="fired()">',
+    "<svg onload=fired()>",
+    '<iframe srcdoc="<script>parent.fired()</script>"></iframe>',
+    "[click](javascript:fired())",
+    '<a href="javascript:fired()">x</a>',
+    "<details open ontoggle=fired()>x</details>",
+    '<math><mtext><table><mglyph><style><!--</style><img title="--&gt;&lt;img src=1 onerror=fired()&gt;">',
+    "<form><input name=attributes><input name=nodeName></form><img src=x onerror=fired()>",
+    '<form action="javascript:fired()"><button>go</button></form>',
+    "<body onload=fired()>",
+    "<video><source onerror=fired()></video>",
+    '<object data="javascript:fired()"></object>',
+    '<embed src="javascript:fired()">',
+    '<a href="data:text/html,<script>fired()</script>">x</a>',
+    '<div style="background:url(javascript:fired())">x</div>',
+    '<link rel=stylesheet href="javascript:fired()">',
+    '<base href="https://example.org/">',
+    '<meta http-equiv="refresh" content="0;url=javascript:fired()">',
+    '<noscript><p title="</noscript><img src=x onerror=fired()>">',
+    "<template><script>fired()</script></template>",
+    "<img id=cookie name=cookie src=x onerror=fired()>",
+    '<a href="/settings" data-link>settings</a>',
+    '<img src="https://example.org/leak.png">',
+    "`<script>fired()</script>` <xss onpointerenter=fired() style=display:block>x</xss>",
+    "<input autofocus onfocus=fired()>",
+    "<select autofocus onfocus=fired()>",
+    "<marquee onstart=fired()>x</marquee>",
+    "<style>@import 'https://example.org/x.css';</style>",
+    '![x](https://example.org/leak.png "onerror=fired()")',
+)

@@ -1,0 +1,299 @@
+// The small pieces that every screen is made of.
+import { useSignal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
+import { useEffect, useId, useRef } from "preact/hooks";
+import { t } from "../lib/i18n";
+import { useKeys } from "../lib/keys";
+import { explain, notify } from "../lib/notices";
+import { Icon, type IconName } from "./icon";
+import { Town } from "./town";
+
+/** A button that is an icon, with its name for those who do not see it and on hover. */
+export function IconButton(props: {
+  icon: IconName;
+  label: string;
+  onClick: () => void;
+  pressed?: boolean;
+  disabled?: boolean;
+  tone?: "good" | "bad";
+  keyName?: string;
+}) {
+  const { icon, label, onClick, pressed, disabled, tone, keyName } = props;
+  return (
+    <button
+      type="button"
+      class={`icon-button ${tone ?? ""}`}
+      title={keyName ? `${label} (${keyName})` : label}
+      aria-label={label}
+      aria-pressed={pressed}
+      disabled={disabled}
+      onClick={onClick}
+    >
+      <Icon name={icon} />
+    </button>
+  );
+}
+
+export const Key = ({ children }: { children: ComponentChildren }) => <kbd>{children}</kbd>;
+
+/** The head of a screen: its name, a sentence on what it is for, and what can be done. */
+export function Head({
+  title,
+  lead,
+  children,
+}: {
+  title: string;
+  lead?: string;
+  children?: ComponentChildren;
+}) {
+  return (
+    <header class="head">
+      <div>
+        <h1>{title}</h1>
+        {lead && <p class="lead">{lead}</p>}
+      </div>
+      {children && <div class="head-actions">{children}</div>}
+    </header>
+  );
+}
+
+export function Empty({
+  title,
+  text,
+  children,
+  lit,
+}: {
+  title: string;
+  text: string;
+  children?: ComponentChildren;
+  lit?: number;
+}) {
+  return (
+    <div class="empty">
+      <Town lit={lit ?? 4} />
+      <h2>{title}</h2>
+      <p>{text}</p>
+      {children}
+    </div>
+  );
+}
+
+export const Skeleton = ({ lines = 3 }: { lines?: number }) => (
+  <div class="skeleton" role="status" aria-label={t("loading")}>
+    {Array.from({ length: lines }, (_, line) => (
+      <i key={line} class={`skeleton-line w${line % 3}`} />
+    ))}
+  </div>
+);
+
+/** What `load` brings; it is asked again whenever one of `inputs` changes. */
+export function useLoad<T>(load: () => Promise<T>, inputs: unknown[] = []) {
+  const data = useSignal<T | null>(null);
+  const error = useSignal<unknown>(null);
+  const round = useRef(0);
+  const reload = async () => {
+    const mine = ++round.current;
+    try {
+      const found = await load();
+      if (mine !== round.current) return;
+      data.value = found;
+      error.value = null;
+    } catch (cause) {
+      if (mine === round.current) error.value = cause;
+    }
+  };
+  useEffect(() => {
+    void reload();
+  }, inputs);
+  return { data, error, reload };
+}
+
+export function Loaded<T>({
+  of,
+  children,
+  lines,
+}: {
+  of: ReturnType<typeof useLoad<T>>;
+  children: (data: T) => ComponentChildren;
+  lines?: number;
+}) {
+  if (of.data.value !== null) return <>{children(of.data.value)}</>;
+  if (of.error.value) return <Trouble error={of.error.value} retry={of.reload} />;
+  return <Skeleton lines={lines ?? 5} />;
+}
+
+export const Trouble = ({ error, retry }: { error: unknown; retry: () => void }) => (
+  <div class="trouble" role="alert">
+    <Icon name="alarm" />
+    <p>{explain(error)}</p>
+    <button type="button" class="quiet" onClick={retry}>
+      {t("again")}
+    </button>
+  </div>
+);
+
+export function Dialog({
+  title,
+  onClose,
+  children,
+  wide,
+}: {
+  title: string;
+  onClose: () => void;
+  children: ComponentChildren;
+  wide?: boolean;
+}) {
+  const element = useRef<HTMLDialogElement>(null);
+  const id = useId();
+  useKeys([], true);
+  useEffect(() => {
+    element.current?.showModal();
+  }, []);
+  return (
+    <dialog
+      ref={element}
+      class={wide ? "dialog wide" : "dialog"}
+      aria-labelledby={id}
+      onClose={onClose}
+      onClick={(event) => event.target === element.current && element.current?.close()}
+    >
+      <div class="dialog-body">
+        <header>
+          <h2 id={id}>{title}</h2>
+          <IconButton icon="close" label={t("close")} onClick={() => element.current?.close()} />
+        </header>
+        {children}
+      </div>
+    </dialog>
+  );
+}
+
+/** One text asked for in a dialog: a reason, a name. */
+export function Ask(props: {
+  title: string;
+  label: string;
+  action: string;
+  choices?: string[];
+  bad?: boolean;
+  onAnswer: (text: string) => void;
+  onClose: () => void;
+}) {
+  const text = useSignal("");
+  const { title, label, action, choices, onAnswer, onClose, bad } = props;
+  return (
+    <Dialog title={title} onClose={onClose}>
+      <form
+        class="stack"
+        onSubmit={(event) => {
+          event.preventDefault();
+          if (text.value.trim()) onAnswer(text.value.trim());
+        }}
+      >
+        {choices && (
+          <div class="chips">
+            {choices.map((choice) => (
+              <button key={choice} type="button" class="chip" onClick={() => onAnswer(choice)}>
+                {choice}
+              </button>
+            ))}
+          </div>
+        )}
+        <Field label={label}>
+          <input
+            type="text"
+            maxLength={500}
+            value={text.value}
+            onInput={(event) => (text.value = event.currentTarget.value)}
+          />
+        </Field>
+        <div class="row end">
+          <button type="submit" class={bad ? "primary bad" : "primary"} disabled={!text.value.trim()}>
+            {action}
+          </button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}
+
+export const Field = ({
+  label,
+  note,
+  children,
+}: {
+  label: string;
+  note?: string;
+  children: ComponentChildren;
+}) => (
+  <label class="field">
+    <span class="field-label">{label}</span>
+    {children}
+    {note && <span class="field-note">{note}</span>}
+  </label>
+);
+
+export function Segments<T extends string | number>(props: {
+  label: string;
+  value: T;
+  choices: [T, string][];
+  onChange: (value: T) => void;
+}) {
+  const name = useId();
+  return (
+    <fieldset class="segments">
+      <legend class="hidden">{props.label}</legend>
+      {props.choices.map(([value, label]) => (
+        <label key={value}>
+          <input
+            type="radio"
+            name={name}
+            checked={value === props.value}
+            onChange={() => props.onChange(value)}
+          />
+          <span>{label}</span>
+        </label>
+      ))}
+    </fieldset>
+  );
+}
+
+export const Switch = ({
+  label,
+  checked,
+  onChange,
+}: {
+  label: string;
+  checked: boolean;
+  onChange: (on: boolean) => void;
+}) => (
+  <label class="switch">
+    <input
+      type="checkbox"
+      role="switch"
+      checked={checked}
+      onChange={(event) => onChange(event.currentTarget.checked)}
+    />
+    <i aria-hidden="true" />
+    <span>{label}</span>
+  </label>
+);
+
+export async function copy(text: string): Promise<void> {
+  try {
+    await navigator.clipboard.writeText(text);
+    notify(t("copied"), "good");
+  } catch {
+    notify(t("error.copy"), "bad");
+  }
+}
+
+/** A secret that is shown once, with a button that copies it. */
+export const Secret = ({ value, note }: { value: string; note: string }) => (
+  <div class="secret">
+    <code>{value}</code>
+    <button type="button" class="quiet" onClick={() => void copy(value)}>
+      <Icon name="copy" size={16} /> {t("copy")}
+    </button>
+    <p>{note}</p>
+  </div>
+);

@@ -1,0 +1,148 @@
+import { useEffect } from "preact/hooks";
+import { get } from "../lib/api";
+import type { Dashboard as Figures } from "../lib/contract";
+import { ago, number, percent, t, word } from "../lib/i18n";
+import { givenToday } from "../lib/judgments";
+import { model } from "../lib/session";
+import { Head, Loaded, useLoad } from "../parts/basics";
+import { Chart, type ChartData, Interval } from "../parts/chart";
+import { Icon } from "../parts/icon";
+import { Town } from "../parts/town";
+
+const REFRESH_MS = 15_000;
+const TONES = ["blue", "orange", "accent", "plum", "soft"];
+
+export function Dashboard() {
+  const figures = useLoad(() => get<Figures>("/api/dashboard"));
+  useEffect(() => {
+    const clock = setInterval(() => document.hidden || void figures.reload(), REFRESH_MS);
+    return () => clearInterval(clock);
+  }, []);
+  return (
+    <div class="screen dashboard">
+      <Head title={t("dashboard")} lead={t("dashboard.lead")} />
+      <Loaded of={figures} lines={8}>
+        {(found) => <Board found={found} />}
+      </Loaded>
+    </div>
+  );
+}
+
+function Board({ found }: { found: Figures }) {
+  const { totals, series, win_rate, alarms } = found;
+  return (
+    <>
+      {alarms.map((alarm) => (
+        <p key={alarm.id} class={`alarm ${alarm.severity}`} role="alert">
+          <Icon name="alarm" /> <span>{alarm.text}</span> <time class="soft">{ago(alarm.since)}</time>
+        </p>
+      ))}
+      <section class="hero card">
+        <dl class="figures">
+          {(["feedback", "completions", "conversations", "people"] as const).map((name) => (
+            <div key={name}>
+              <dt>{t(`total.${name}`)}</dt>
+              <dd>{number(totals[name])}</dd>
+            </div>
+          ))}
+        </dl>
+        <Town lit={Math.max(givenToday.value, Math.min(40, Math.round(totals.feedback ** 0.55)))} />
+      </section>
+      <Pipeline pipeline={found.pipeline} />
+      <div class="charts">
+        <Chart title={t("chart.feedback")} unit={t("chart.per_day")} data={kinds(series.feedback_by_kind)} />
+        <Chart title={t("chart.reward")} data={banded(series.reward, t("chart.reward"), "blue")} />
+        <Chart title={t("chart.rating")} data={banded(series.rating_mean, t("chart.rating"), "accent")} />
+        <Chart title={t("chart.latency")} unit={t("chart.ms")} data={latency(series.latency)} />
+        <Chart
+          title={t("chart.length")}
+          unit={t("chart.tokens")}
+          data={
+            series.length
+              ? {
+                  t: series.length.t,
+                  curves: [{ label: t("chart.length"), values: series.length.mean, tone: "blue" }],
+                }
+              : null
+          }
+        />
+        {series.kl && <Chart title={t("chart.kl")} data={banded(series.kl, t("chart.kl"), "orange")} />}
+      </div>
+      <section class="card learning">
+        <h2>{t("learning")}</h2>
+        {win_rate ? (
+          <p class="win-rate">
+            <b>{percent(win_rate.value)}</b>{" "}
+            <Interval value={win_rate.value} low={win_rate.low} high={win_rate.high} />{" "}
+            {t("learning.win_rate", { low: percent(win_rate.low), high: percent(win_rate.high) })}
+          </p>
+        ) : (
+          <p class="soft">{t("learning.not_yet", { version: model.value?.weight_version ?? "v0" })}</p>
+        )}
+      </section>
+    </>
+  );
+}
+
+function Pipeline({ pipeline }: { pipeline: Figures["pipeline"] }) {
+  const stages = ["saved", "settled", "learned", "live"] as const;
+  return (
+    <section class="card pipeline" aria-label={t("pipeline")}>
+      <ol>
+        {stages.map((stage) => (
+          <li key={stage} class={pipeline[stage] > 0 ? "done" : ""}>
+            <b>{number(pipeline[stage])}</b>
+            <span>{t(`pipeline.${stage}`)}</span>
+          </li>
+        ))}
+      </ol>
+      <p class="soft">
+        {pipeline.lag_s === null ? t("pipeline.no_lag") : t("pipeline.lag", { s: number(pipeline.lag_s, 1) })}
+      </p>
+    </section>
+  );
+}
+
+type Series = Figures["series"];
+
+function kinds(series: Series["feedback_by_kind"]): ChartData | null {
+  if (!series) return null;
+  const busiest = Object.entries(series.kinds)
+    .map(([kind, values]) => ({
+      kind,
+      values,
+      sum: values.reduce<number>((sum, value) => sum + (value ?? 0), 0),
+    }))
+    .filter(({ sum }) => sum > 0)
+    .sort((a, b) => b.sum - a.sum)
+    .slice(0, TONES.length);
+  return {
+    t: series.t,
+    curves: busiest.map(({ kind, values }, index) => ({
+      label: word("kind", kind),
+      values,
+      tone: TONES[index]!,
+      ...(index > 0 && { dash: [7 - index, index + 1] }),
+    })),
+  };
+}
+
+const banded = (series: Series["reward"], label: string, tone: string): ChartData | null =>
+  series
+    ? {
+        t: series.t,
+        curves: [{ label, values: series.mean, tone }],
+        band: { low: series.low, high: series.high, tone },
+      }
+    : null;
+
+const latency = (series: Series["latency"]): ChartData | null =>
+  series
+    ? {
+        t: series.t,
+        curves: [
+          { label: t("chart.p50"), values: series.ttft_p50, tone: "blue" },
+          { label: t("chart.p95"), values: series.ttft_p95, tone: "orange", dash: [6, 4] },
+        ],
+      }
+    : null;

@@ -1,0 +1,314 @@
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { ApiError, get, post } from "../lib/api";
+import type { Assignment, Judgment, Message, QueueProgress } from "../lib/contract";
+import { number, percent, t, word } from "../lib/i18n";
+import { deliver } from "../lib/judgments";
+import { useKeys } from "../lib/keys";
+import { markdown } from "../lib/markdown";
+import { complain, notify } from "../lib/notices";
+import { may } from "../lib/session";
+import { Ask, Empty, Head, Key, Skeleton, Trouble } from "../parts/basics";
+import { Icon } from "../parts/icon";
+import { Editor, StarRow } from "../parts/opinion";
+import { Votes } from "./compare";
+import { Tasks } from "./tasks";
+
+const SKIPS = ["unclear", "language", "offensive", "unsure"];
+
+/** One assignment after another, each on a lease. */
+export function Queue() {
+  const item = useSignal<Assignment | null>(null);
+  const phase = useSignal<"loading" | "working" | "empty" | "trouble">("loading");
+  const error = useSignal<unknown>(null);
+  const progress = useSignal<QueueProgress | null>(null);
+  const skipping = useSignal(false);
+  const managing = useSignal(false);
+
+  const take = async (ask: () => Promise<Assignment | null>) => {
+    phase.value = "loading";
+    try {
+      item.value = await ask();
+      phase.value = item.value ? "working" : "empty";
+    } catch (cause) {
+      error.value = cause;
+      phase.value = "trouble";
+    }
+    progress.value = await get<QueueProgress>("/api/queue/progress").catch(() => progress.value);
+  };
+  const next = () => take(() => post<Assignment | null>("/api/queue/next"));
+  useEffect(() => void next(), []);
+
+  const answer = (judgment: Judgment) => {
+    const done = item.value;
+    if (!done) return;
+    item.value = null;
+    phase.value = "loading";
+    // The assignment names the answers; the judgment needs no target of its own.
+    void deliver(`/api/queue/${done.assignment_id}/answer`, { ...judgment, criterion: done.criterion })
+      .catch(complain)
+      .then(next);
+  };
+  const skip = (reason: string) => {
+    skipping.value = false;
+    const skipped = item.value;
+    if (!skipped) return;
+    void post(`/api/queue/${skipped.assignment_id}/skip`, { reason }).then(next, complain);
+  };
+  const undo = () =>
+    void take(() => post<Assignment>("/api/queue/undo")).then(() => {
+      if (!(error.value instanceof ApiError)) return;
+      if (error.value.status === 404 || error.value.status === 409) {
+        notify(t("queue.nothing_to_undo"));
+        error.value = null;
+        void next();
+      }
+    });
+  useKeys([
+    { keys: ["s"], label: t("queue.skip"), run: () => (skipping.value = item.value !== null) },
+    { keys: ["u"], label: t("queue.undo"), run: undo },
+  ]);
+
+  return (
+    <div class="screen queue">
+      <Head title={t("queue")} lead={t("queue.lead")}>
+        {may("manager") && (
+          <button
+            type="button"
+            class="quiet"
+            aria-expanded={managing.value}
+            onClick={() => (managing.value = !managing.value)}
+          >
+            <Icon name="settings" size={18} /> {t("queue.manage")}
+          </button>
+        )}
+      </Head>
+      {managing.value && <Tasks onChange={() => void next()} />}
+      {progress.value && <Progress progress={progress.value} />}
+      {phase.value === "loading" && <Skeleton lines={6} />}
+      {phase.value === "trouble" && <Trouble error={error.value} retry={() => void next()} />}
+      {phase.value === "empty" && (
+        <Empty
+          title={t("queue.empty")}
+          text={may("manager") ? t("queue.empty_manager") : t("queue.empty_text")}
+          lit={progress.value?.mine.today ?? 3}
+        >
+          <div class="row center">
+            <button type="button" class="quiet" onClick={undo}>
+              <Icon name="undo" size={18} /> {t("queue.undo")}
+            </button>
+            {may("manager") && (
+              <button type="button" class="primary" onClick={() => (managing.value = true)}>
+                {t("queue.make")}
+              </button>
+            )}
+          </div>
+        </Empty>
+      )}
+      {phase.value === "working" && item.value && (
+        <div class="assignment">
+          <div class="assignment-main">
+            <Prompt prompt={item.value.prompt} />
+            <Task key={item.value.assignment_id} item={item.value} onAnswer={answer} />
+            <footer class="row between assignment-foot">
+              <button type="button" class="quiet" onClick={undo}>
+                <Icon name="undo" size={18} /> {t("queue.undo")} <Key>u</Key>
+              </button>
+              <Lease until={item.value.lease_expires_at} onExpired={() => void next()} />
+              <button type="button" class="quiet" onClick={() => (skipping.value = true)}>
+                <Icon name="skip" size={18} /> {t("queue.skip")} <Key>s</Key>
+              </button>
+            </footer>
+          </div>
+          <aside class="guidelines" aria-label={t("guidelines")}>
+            <p class="eyebrow">{word("criterion", item.value.criterion)}</p>
+            <h2>{t("guidelines")}</h2>
+            {item.value.guidelines ? (
+              <div class="markdown" dangerouslySetInnerHTML={{ __html: markdown(item.value.guidelines) }} />
+            ) : (
+              <p class="soft">{t("guidelines.none")}</p>
+            )}
+          </aside>
+        </div>
+      )}
+      {skipping.value && (
+        <Ask
+          title={t("queue.skip_title")}
+          label={t("reason")}
+          action={t("queue.skip")}
+          choices={SKIPS.map((name) => word("skip", name))}
+          onAnswer={skip}
+          onClose={() => (skipping.value = false)}
+        />
+      )}
+    </div>
+  );
+}
+
+const Prompt = ({ prompt }: { prompt: Message[] | string }) =>
+  typeof prompt === "string" ? (
+    <p class="prompt-text">{prompt}</p>
+  ) : (
+    <>
+      {prompt.map((message, index) => (
+        <p key={index} class={message.role === "user" ? "said" : "prompt-text"}>
+          {message.content}
+        </p>
+      ))}
+    </>
+  );
+
+function Task({ item, onAnswer }: { item: Assignment; onAnswer: (judgment: Judgment) => void }) {
+  if (item.task === "compare") return <CompareTask item={item} onAnswer={onAnswer} />;
+  if (item.task === "rate") return <RateTask item={item} onAnswer={onAnswer} />;
+  return <EditTask item={item} onAnswer={onAnswer} />;
+}
+
+type TaskProps = { item: Assignment; onAnswer: (judgment: Judgment) => void };
+const Text = ({ text }: { text: string }) => (
+  <div class="answer-text markdown" dangerouslySetInnerHTML={{ __html: markdown(text) }} />
+);
+
+function CompareTask({ item, onAnswer }: TaskProps) {
+  useKeys([
+    {
+      keys: ["1", "ArrowLeft"],
+      label: t("vote.first"),
+      run: () => onAnswer({ kind: "preference", choice: "first" }),
+    },
+    {
+      keys: ["2", "ArrowRight"],
+      label: t("vote.second"),
+      run: () => onAnswer({ kind: "preference", choice: "second" }),
+    },
+    { keys: ["0"], label: t("vote.tie"), run: () => onAnswer({ kind: "preference", choice: "tie" }) },
+    {
+      keys: ["x"],
+      label: t("vote.both_bad"),
+      run: () => onAnswer({ kind: "preference", choice: "both_bad" }),
+    },
+  ]);
+  return (
+    <>
+      <div class="pair">
+        {item.candidates.map((candidate, side) => (
+          <article key={side} class="side">
+            <header>
+              <span class="side-name">{side === 0 ? t("compare.first") : t("compare.second")}</span>
+            </header>
+            <Text text={candidate.text} />
+          </article>
+        ))}
+      </div>
+      <Votes ready vote={null} onChoose={(choice) => onAnswer({ kind: "preference", choice })} />
+    </>
+  );
+}
+
+function RateTask({ item, onAnswer }: TaskProps) {
+  const scale = { low: 1, high: 5 };
+  const rate = (value: number) => onAnswer({ kind: "rating", value, scale });
+  useKeys([
+    { keys: ["1", "2", "3", "4", "5"], label: t("keys.stars"), run: (event) => rate(Number(event.key)) },
+  ]);
+  return (
+    <>
+      <article class="side">
+        <Text text={item.candidates[0]?.text ?? ""} />
+      </article>
+      <div class="row center rate-row">
+        <StarRow value={null} scale={scale} label={word("criterion", item.criterion)} onPick={rate} />
+        <Key>1</Key>
+        <span class="dash">–</span>
+        <Key>5</Key>
+      </div>
+    </>
+  );
+}
+
+function EditTask({ item, onAnswer }: TaskProps) {
+  const before = item.candidates[0]?.text ?? "";
+  const editing = useSignal(false);
+  useKeys([{ keys: ["e"], label: t("edit"), run: () => (editing.value = true) }]);
+  if (editing.value)
+    return (
+      <Editor
+        name={item.assignment_id}
+        before={before}
+        onCancel={() => (editing.value = false)}
+        onSave={(corrected) => onAnswer({ kind: "edit", corrected })}
+      />
+    );
+  return (
+    <>
+      <article class="side">
+        <Text text={before} />
+      </article>
+      <div class="row center">
+        <button type="button" class="primary" onClick={() => (editing.value = true)}>
+          <Icon name="edit" size={18} /> {t("edit")} <Key>e</Key>
+        </button>
+        <button
+          type="button"
+          class="quiet"
+          onClick={() => onAnswer({ kind: "rating", value: 1, scale: { low: 0, high: 1 } })}
+        >
+          {t("queue.nothing_wrong")}
+        </button>
+      </div>
+    </>
+  );
+}
+
+function Progress({ progress }: { progress: QueueProgress }) {
+  const { mine, all, agreement } = progress;
+  return (
+    <dl class="figures slim">
+      <div>
+        <dt>{t("queue.today")}</dt>
+        <dd>{number(mine.today)}</dd>
+      </div>
+      <div>
+        <dt>{t("queue.mine")}</dt>
+        <dd>{number(mine.done)}</dd>
+      </div>
+      <div class="grow">
+        <dt>{t("queue.all", { n: all.overlap })}</dt>
+        <dd>
+          <progress max={Math.max(1, all.total)} value={all.done} aria-label={t("queue.progress")} />{" "}
+          {number(all.done)} / {number(all.total)}
+        </dd>
+      </div>
+      {agreement !== null && (
+        <div>
+          <dt>{t("agreement")}</dt>
+          <dd>{percent(agreement)}</dd>
+        </div>
+      )}
+    </dl>
+  );
+}
+
+/** How long the assignment is ours; when the lease is over somebody else may have it. */
+function Lease({ until, onExpired }: { until: string; onExpired: () => void }) {
+  const left = useSignal(Number.POSITIVE_INFINITY);
+  useEffect(() => {
+    const look = () => {
+      left.value = Math.round((new Date(until).getTime() - Date.now()) / 1000);
+      if (left.value <= 0) {
+        clearInterval(clock);
+        notify(t("queue.expired"));
+        onExpired();
+      }
+    };
+    const clock = setInterval(look, 5_000);
+    look();
+    return () => clearInterval(clock);
+  }, [until]);
+  if (left.value > 120) return <span />;
+  return (
+    <span class="soft" role="timer">
+      {t("queue.lease", { n: Math.max(1, Math.ceil(left.value / 60)) })}
+    </span>
+  );
+}

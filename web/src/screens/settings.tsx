@@ -1,0 +1,444 @@
+import { useSignal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
+import { get, patch, post, put, remove } from "../lib/api";
+import type {
+  Key as ApiKey,
+  Settings as Chosen,
+  Criterion,
+  Invitation,
+  Language,
+  Member,
+  Role,
+  Scope,
+} from "../lib/contract";
+import { ago, day, language, setLanguage, t, word } from "../lib/i18n";
+import { singleKeys } from "../lib/keys";
+import { complain, notify } from "../lib/notices";
+import { logOut, may, settings, user } from "../lib/session";
+import { type Theme, theme } from "../lib/theme";
+import { Field, Head, IconButton, Loaded, Secret, Segments, Switch, useLoad } from "../parts/basics";
+import { Icon } from "../parts/icon";
+
+export const Settings = () => (
+  <div class="screen settings">
+    <Head title={t("settings")} />
+    <Me />
+    {may("manager") && <Rules />}
+    {may("manager") && <People />}
+    {may("annotator") && <Keys />}
+    {may("owner") && <Audit />}
+  </div>
+);
+
+const Section = ({
+  title,
+  lead,
+  children,
+}: {
+  title: string;
+  lead?: string;
+  children: ComponentChildren;
+}) => (
+  <section class="settings-section">
+    <div>
+      <h2>{title}</h2>
+      {lead && <p class="soft">{lead}</p>}
+    </div>
+    <div class="stack">{children}</div>
+  </section>
+);
+
+function Me() {
+  const chooseLanguage = (chosen: Language) => {
+    setLanguage(chosen);
+    void patch("/api/me", { language: chosen }).catch(complain);
+  };
+  return (
+    <Section
+      title={t("settings.me")}
+      lead={user.value ? `${user.value.name} · ${word("role", user.value.role)}` : ""}
+    >
+      <div class="row wrap">
+        <Segments<Language>
+          label={t("language")}
+          value={language.value}
+          choices={[
+            ["en", "English"],
+            ["zh", "中文"],
+          ]}
+          onChange={chooseLanguage}
+        />
+        <Segments<Theme>
+          label={t("theme")}
+          value={theme.value}
+          choices={[
+            ["auto", t("theme.auto")],
+            ["light", t("theme.light")],
+            ["dark", t("theme.dark")],
+          ]}
+          onChange={(chosen) => (theme.value = chosen)}
+        />
+      </div>
+      <Switch
+        label={t("settings.keys_on")}
+        checked={singleKeys.value}
+        onChange={(on) => (singleKeys.value = on)}
+      />
+      <Password />
+      <div class="row">
+        <button type="button" class="quiet" onClick={() => void logOut().catch(complain)}>
+          <Icon name="out" size={18} /> {t("log_out")}
+        </button>
+      </div>
+    </Section>
+  );
+}
+
+function Password() {
+  const old = useSignal("");
+  const fresh = useSignal("");
+  const save = (event: Event) => {
+    event.preventDefault();
+    void patch("/api/me", { password: { old: old.value, new: fresh.value } }).then(() => {
+      old.value = "";
+      fresh.value = "";
+      notify(t("settings.password_changed"), "good");
+    }, complain);
+  };
+  return (
+    <details>
+      <summary>{t("settings.password")}</summary>
+      <form class="stack" onSubmit={save}>
+        <Field label={t("settings.old_password")}>
+          <input
+            type="password"
+            autocomplete="current-password"
+            required
+            value={old.value}
+            onInput={(event) => (old.value = event.currentTarget.value)}
+          />
+        </Field>
+        <Field label={t("settings.new_password")} note={t("entry.password_note")}>
+          <input
+            type="password"
+            autocomplete="new-password"
+            minLength={10}
+            required
+            value={fresh.value}
+            onInput={(event) => (fresh.value = event.currentTarget.value)}
+          />
+        </Field>
+        <div class="row">
+          <button type="submit" class="primary">
+            {t("save")}
+          </button>
+        </div>
+      </form>
+    </details>
+  );
+}
+
+function Rules() {
+  const text = useSignal<string | null>(null);
+  const chosen = settings.value;
+  if (!chosen) return null;
+  const save = (changed: Partial<Chosen>, said = t("saved")) =>
+    void put("/api/settings", { ...chosen, ...changed }).then(() => {
+      settings.value = { ...chosen, ...changed };
+      notify(said, "good");
+    }, complain);
+  const guidelines = text.value ?? chosen.guidelines;
+  return (
+    <Section title={t("settings.judging")} lead={t("settings.judging_lead")}>
+      <Field label={t("guidelines")} note={t("settings.markdown")}>
+        <textarea rows={6} value={guidelines} onInput={(event) => (text.value = event.currentTarget.value)} />
+      </Field>
+      {guidelines !== chosen.guidelines && (
+        <div class="row">
+          <button
+            type="button"
+            class="primary"
+            onClick={() =>
+              void put("/api/guidelines", { text: guidelines }).then(() => {
+                settings.value = { ...chosen, guidelines };
+                notify(t("saved"), "good");
+              }, complain)
+            }
+          >
+            {t("save")}
+          </button>
+        </div>
+      )}
+      <Criteria
+        criteria={chosen.criteria}
+        onAdd={(one) =>
+          void post("/v1/criteria", one).then(() => {
+            settings.value = { ...chosen, criteria: [...chosen.criteria, one] };
+          }, complain)
+        }
+      />
+      <Switch
+        label={t("settings.show_rewards")}
+        checked={chosen.show_rewards_to_annotators}
+        onChange={(on) => save({ show_rewards_to_annotators: on })}
+      />
+    </Section>
+  );
+}
+
+function Criteria({ criteria, onAdd }: { criteria: Criterion[]; onAdd: (one: Criterion) => void }) {
+  const name = useSignal("");
+  const description = useSignal("");
+  return (
+    <div class="stack">
+      <h3>{t("settings.criteria")}</h3>
+      <ul class="list">
+        {criteria.map((one) => (
+          <li key={one.name}>
+            <b>{word("criterion", one.name)}</b> <span class="soft">{one.description}</span>
+            <span class="soft">
+              {one.scale.low}–{one.scale.high}
+            </span>
+          </li>
+        ))}
+      </ul>
+      <form
+        class="fields"
+        onSubmit={(event) => {
+          event.preventDefault();
+          onAdd({
+            name: name.value.trim(),
+            description: description.value.trim(),
+            scale: { low: 1, high: 5 },
+          });
+          name.value = "";
+          description.value = "";
+        }}
+      >
+        <Field label={t("name")}>
+          <input
+            type="text"
+            required
+            maxLength={64}
+            pattern="[a-z0-9_\-]+"
+            title="a-z 0-9 _ -"
+            value={name.value}
+            onInput={(event) => (name.value = event.currentTarget.value)}
+          />
+        </Field>
+        <Field label={t("description")}>
+          <input
+            type="text"
+            maxLength={500}
+            value={description.value}
+            onInput={(event) => (description.value = event.currentTarget.value)}
+          />
+        </Field>
+        <button type="submit" class="quiet">
+          <Icon name="plus" size={18} /> {t("add")}
+        </button>
+      </form>
+    </div>
+  );
+}
+
+const ROLES: Role[] = ["viewer", "annotator", "manager", "owner"];
+
+function People() {
+  const people = useLoad(() => get<{ items: Member[] }>("/api/users"));
+  const invitations = useLoad(() => get<{ items: Invitation[] }>("/api/invitations"));
+  const role = useSignal<Role>("annotator");
+  const made = useSignal<Invitation | null>(null);
+  const invite = () =>
+    void post<Invitation>("/api/invitations", { role: role.value }).then((found) => {
+      made.value = found;
+      void invitations.reload();
+    }, complain);
+  const update = (id: string, body: Partial<Member>) =>
+    void patch(`/api/users/${id}`, body).then(people.reload, complain);
+  return (
+    <Section title={t("settings.people")} lead={t("settings.people_lead")}>
+      <Loaded of={people} lines={3}>
+        {({ items }) => (
+          <ul class="list people">
+            {items.map((one) => (
+              <li key={one.id} class={one.disabled ? "excluded" : ""}>
+                <b>{one.name}</b>
+                <select
+                  aria-label={t("role.of", { name: one.name })}
+                  value={one.role}
+                  disabled={!may("owner") || one.id === user.value?.id}
+                  onChange={(event) => update(one.id, { role: event.currentTarget.value as Role })}
+                >
+                  {ROLES.map((name) => (
+                    <option key={name} value={name}>
+                      {word("role", name)}
+                    </option>
+                  ))}
+                </select>
+                {one.id !== user.value?.id && (
+                  <button
+                    type="button"
+                    class="quiet"
+                    onClick={() => update(one.id, { disabled: !one.disabled })}
+                  >
+                    {one.disabled ? t("settings.enable") : t("settings.disable")}
+                  </button>
+                )}
+              </li>
+            ))}
+          </ul>
+        )}
+      </Loaded>
+      <div class="row wrap">
+        <select
+          aria-label={t("role")}
+          value={role.value}
+          onChange={(event) => (role.value = event.currentTarget.value as Role)}
+        >
+          {ROLES.map((name) => (
+            <option key={name} value={name}>
+              {word("role", name)}
+            </option>
+          ))}
+        </select>
+        <button type="button" class="primary" onClick={invite}>
+          {t("settings.invite")}
+        </button>
+      </div>
+      {made.value?.link && (
+        <Secret
+          value={made.value.link}
+          note={t("settings.invite_note", { until: day(made.value.expires_at) })}
+        />
+      )}
+      <Loaded of={invitations} lines={1}>
+        {({ items }) =>
+          items.length > 0 && (
+            <ul class="list">
+              {items.map((one) => (
+                <li key={one.id}>
+                  {t("settings.open_invitation", {
+                    role: word("role", one.role),
+                    until: day(one.expires_at),
+                  })}
+                  <IconButton
+                    icon="trash"
+                    label={t("delete")}
+                    onClick={() =>
+                      void remove(`/api/invitations/${one.id}`).then(invitations.reload, complain)
+                    }
+                  />
+                </li>
+              ))}
+            </ul>
+          )
+        }
+      </Loaded>
+    </Section>
+  );
+}
+
+const SCOPES: Scope[] = ["infer", "feedback", "read", "admin"];
+
+function Keys() {
+  const keys = useLoad(() => get<{ items: ApiKey[] }>("/api/keys"));
+  const name = useSignal("");
+  const scopes = useSignal<Scope[]>(["infer", "feedback"]);
+  const made = useSignal<{ id: string; key: string } | null>(null);
+  const offered = may("manager") ? SCOPES : SCOPES.slice(0, 2);
+  const make = (event: Event) => {
+    event.preventDefault();
+    void post<{ id: string; key: string }>("/api/keys", {
+      name: name.value.trim(),
+      scopes: scopes.value,
+    }).then((found) => {
+      made.value = found;
+      name.value = "";
+      void keys.reload();
+    }, complain);
+  };
+  const toggle = (scope: Scope) =>
+    (scopes.value = scopes.value.includes(scope)
+      ? scopes.value.filter((one) => one !== scope)
+      : [...scopes.value, scope]);
+  return (
+    <Section
+      title={t("settings.api_keys")}
+      lead={t("settings.api_keys_lead", { url: `${location.origin}/v1` })}
+    >
+      <Loaded of={keys} lines={1}>
+        {({ items }) => (
+          <ul class="list">
+            {items.map((one) => (
+              <li key={one.id}>
+                <Icon name="key" size={18} /> <b>{one.name}</b>
+                <span class="soft">{one.scopes.map((scope) => word("scope", scope)).join(", ")}</span>
+                {one.last_used_at && <span class="soft">{ago(one.last_used_at)}</span>}
+                <IconButton
+                  icon="trash"
+                  label={t("settings.revoke")}
+                  onClick={() => void remove(`/api/keys/${one.id}`).then(keys.reload, complain)}
+                />
+              </li>
+            ))}
+          </ul>
+        )}
+      </Loaded>
+      {made.value && <Secret value={made.value.key} note={t("settings.key_once")} />}
+      <form class="stack" onSubmit={make}>
+        <Field label={t("settings.key_name")}>
+          <input
+            type="text"
+            required
+            maxLength={64}
+            value={name.value}
+            onInput={(event) => (name.value = event.currentTarget.value)}
+          />
+        </Field>
+        <div class="row wrap">
+          {offered.map((scope) => (
+            <label key={scope} class="check">
+              <input type="checkbox" checked={scopes.value.includes(scope)} onChange={() => toggle(scope)} />{" "}
+              {word("scope", scope)}
+            </label>
+          ))}
+        </div>
+        <div class="row">
+          <button type="submit" class="primary" disabled={!scopes.value.length}>
+            {t("settings.make_key")}
+          </button>
+        </div>
+      </form>
+    </Section>
+  );
+}
+
+type Entry = { seq: number; at: string; who?: string; actor?: string; what?: string; action?: string };
+
+function Audit() {
+  const open = useSignal(false);
+  const entries = useLoad(
+    () => (open.value ? get<{ items: Entry[] }>("/api/audit") : Promise.resolve({ items: [] })),
+    [open.value],
+  );
+  return (
+    <Section title={t("settings.audit")} lead={t("settings.audit_lead")}>
+      <details onToggle={(event) => (open.value = event.currentTarget.open)}>
+        <summary>{t("settings.audit_show")}</summary>
+        <Loaded of={entries} lines={3}>
+          {({ items }) => (
+            <ul class="list">
+              {items.map((one) => (
+                <li key={one.seq}>
+                  <time class="soft">{ago(one.at)}</time> <b>{one.who ?? one.actor ?? ""}</b>{" "}
+                  {one.what ?? one.action ?? ""}
+                </li>
+              ))}
+            </ul>
+          )}
+        </Loaded>
+      </details>
+    </Section>
+  );
+}
