@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import pytest
 import torch
 
 from rewardloop.loop.processes.engine_server import EngineServer, load_server, make_app
+from rewardloop.loop.processes.token_rewards import Foresight
 from rewardloop.loop.weights import publish_weights, read_manifest
 from rewardloop.models.language_model import LanguageModel
 from rewardloop.models.packed import forward_completions
+from rewardloop.reward.potential import Potential, prefix_states
 from rewardloop.rollout.engine import Engine, Request
 from serving import served
 from tiny_models import save_tiny
@@ -191,3 +194,18 @@ def assert_idle(server: EngineServer) -> None:
     while server.engine.busy or server.thread.running:
         assert time.monotonic() < deadline, "a request went on after its client had gone"
         time.sleep(0.01)
+
+
+def test_what_was_learned_is_read_along(server: EngineServer) -> None:
+    """phi's rewards one token at a time, against one forward pass over all of them."""
+    lm = server.lm
+    prompt_ids, token_ids = lm.encode_prompt("abc"), lm.encode_completion("hello")
+    trunk = forward_completions(lm.model, [prompt_ids], [token_ids])
+    states = prefix_states(trunk.hidden_BT1D, trunk.logprobs_BT)
+    generator = torch.Generator().manual_seed(0)
+    untrained = Potential.untrained(states.shape[-1])
+    weights = torch.randn(untrained.weights_E.shape, generator=generator, dtype=torch.float64)
+    potential = replace(untrained, weights_E=weights)
+    stream = Foresight(lm, potential, "phi-test").begin(prompt_ids)
+    rewards = [stream.extend(token_id) for token_id in token_ids]
+    np.testing.assert_allclose(rewards, potential.values(states)[0].diff().numpy(), atol=1e-3)

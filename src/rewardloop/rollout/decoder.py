@@ -88,6 +88,14 @@ class Decoder:
         `positions_B`: the place of each token, whose key and value are written there; `longest` is one more
         than the largest of them.
         """
+        return self.logits(self.states(cache, tokens_B, positions_B, longest))
+
+    def logits(self, states_BD: Tensor) -> Tensor:
+        """What `states` say of the next token: logits_BV, float32."""
+        return self._head(states_BD)
+
+    def states(self, cache: list[Tensor], tokens_B: Tensor, positions_B: Tensor, longest: int) -> Tensor:
+        """As `decode`, up to the hidden states after the final norm: states_BD."""
         rows_B = torch.arange(len(tokens_B), device=self.device)
         hidden_BD, rotation = self._embed(tokens_B, positions_B)
         columns_S = torch.arange(longest, device=self.device)
@@ -100,7 +108,7 @@ class Decoder:
             kv[:, rows_B, :, positions_B] = kv_B2HC
             mixed_BD = self._attend(query_BHC, kv[:, : len(tokens_B)], mask, longest)
             hidden_BD = self._finish(layer, hidden_BD, mixed_BD)
-        return self._head(self._norm(hidden_BD, self._final_norm))
+        return self._norm(hidden_BD, self._final_norm)
 
     def prefill(self, cache: list[Tensor], prompts: list[Tensor], slots: list[list[int]]) -> None:
         """Write the keys and values of whole prompts; prompt i goes into each slot of slots[i].

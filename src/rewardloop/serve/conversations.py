@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -34,7 +35,7 @@ async def start(gateway: TheGateway, caller: TheCaller) -> JSONResponse:
     """A new, empty one."""
     opened = started_event(caller, "")
     await gateway.append(opened)
-    return JSONResponse({"id": opened.conversation_id}, 201)
+    return JSONResponse({"id": opened.conversation_id, "title": "", "updated_at": iso(time.time())}, 201)
 
 
 @router.get("/api/conversations/{conversation_id}")
@@ -66,15 +67,20 @@ async def my_feedback(conversation_id: str, gateway: TheGateway, caller: TheCall
 
 def started_event(caller: Caller, first_words: str) -> NewEvent:
     """A conversation begins; its title is what was asked first."""
-    title = " ".join(first_words.split())
-    title = title if len(title) <= TITLE else f"{title[: TITLE - 1]}…"
     return NewEvent(
         kind="conversation.started",
         actor_id=caller.id,
         actor_kind=caller.kind,
         conversation_id=new_id(),
-        body={"title": title},
+        body={"title": _title(first_words)},
     )
+
+
+def _title(asked: Any) -> str:
+    """What was asked first, in a line."""
+    words = asked if isinstance(asked, str) else asked[0]["content"]
+    line = " ".join(str(words).split())
+    return line if len(line) <= TITLE else f"{line[: TITLE - 1]}…"
 
 
 async def own_conversation(gateway: Gateway, caller: Caller, conversation_id: str) -> Event:
@@ -107,7 +113,23 @@ def _list(log: LogReader, account_id: str) -> list[dict[str, Any]]:
     )
     with reading(log.reader) as connection:
         rows = connection.execute(query).all()
-    items = [{"id": row.conversation_id, "title": row.body.get("title", ""), "updated_at": iso(row.at)} for row in rows]
+        nameless = [row.conversation_id for row in rows if not row.body.get("title")]
+        asked = {
+            row.conversation_id: row.body["prompt"]
+            for row in connection.execute(
+                select(event.c.conversation_id, event.c.body)
+                .where(event.c.kind == "completion.started", event.c.conversation_id.in_(nameless))
+                .order_by(event.c.seq.desc())
+            )
+        }
+    items = [
+        {
+            "id": row.conversation_id,
+            "title": row.body.get("title") or _title(asked.get(row.conversation_id, "")),
+            "updated_at": iso(row.at),
+        }
+        for row in rows
+    ]
     return sorted(items, key=lambda item: str(item["updated_at"]), reverse=True)
 
 

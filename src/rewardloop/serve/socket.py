@@ -241,16 +241,19 @@ async def _generate(gateway: Gateway, caller: Caller, tab: Tab, message: Generat
 
 
 def _say_piece(tab: Tab, message: Generate, piece: Any) -> None:
-    """Tokens with their text; rewards arrive a little later and name the token that they begin at."""
-    shown = [{"text": "", "logprob": token.logprob, "version": token.version} for token in piece.tokens]
+    """Tokens with their text and what each is worth."""
+    rewards = iter(piece.rewards)
+    shown: list[dict[str, Any]] = [{"text": ""} for _ in piece.tokens]
+    if not message.blind:
+        shown = [
+            {"text": "", "logprob": token.logprob, "reward": next(rewards, None), "version": f"v{token.version}"}
+            for token in piece.tokens
+        ]
     if shown:
         shown[-1]["text"] = piece.text  # a stop sequence, or half a character, may hold text back
-    if message.blind:
-        shown = [{"text": token["text"]} for token in shown]
-    extra = {} if message.blind or not piece.rewards else {"rewards": list(piece.rewards)}
-    if not shown and piece.text:
+    elif piece.text:
         shown = [{"text": piece.text}]
-    tab.say("tokens", request=message.request, choice=piece.index, tokens=shown, **extra)
+    tab.say("tokens", request=message.request, choice=piece.index, tokens=shown)
 
 
 async def _question(gateway: Gateway, caller: Caller, message: Generate) -> Question:

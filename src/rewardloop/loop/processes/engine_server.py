@@ -93,7 +93,7 @@ class EngineServer:
         if self.rewarder is not None:
             stream = self.rewarder.begin(prompt_ids)
             for token_id in said.token_ids:
-                stream.extend(token_id, last=True)
+                stream.extend(token_id)
 
     # ------------------------------------------------------------ routes
 

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One token of one request, with the rewards that have become known, which may be those of earlier tokens."""
+    """One token of one request, with its reward where that was asked for."""
 
     token_id: int
     logprob: float
@@ -169,7 +169,7 @@ class EngineThread:
     def _said(self, event: TokenEvent) -> Said:
         rewards: tuple[float, ...] = ()
         if (stream := self._reward_streams.get(event.handle)) is not None:
-            rewards = stream.extend(event.token_id, last=event.completion is not None)
+            rewards = (stream.extend(event.token_id),)
             if event.completion is not None:
                 del self._reward_streams[event.handle]
         return Said(event.token_id, event.logprob, event.weight_version, rewards, event.top, event.completion)

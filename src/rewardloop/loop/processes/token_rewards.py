@@ -1,30 +1,30 @@
-"""The immediate reward of tokens while they are spoken.
+"""The immediate reward of tokens while they are spoken: known as soon as the token is.
 
-The reference trunk reads what was said, a few tokens at a time, and the potential says how much better the answer is
-expected to become with each of them. Where nothing was learned yet, tokens have the model's own *typicality*
+The reference trunk reads along, one token at a time over cached keys and values, and the potential says how much better
+the answer is expected to become with each. Where nothing was learned yet, tokens have the model's own *typicality*
 (`evaluate.typicality`): how usual they are, not how good.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from functools import cached_property
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from rewardloop.evaluate.typicality import expectations
 from rewardloop.models.language_model import LanguageModel
-from rewardloop.models.packed import forward_completions
 from rewardloop.reward.potential import Potential, prefix_states
-
-STRIDE: Final = 4  # tokens that are read together; a reward is late by this many tokens at most
+from rewardloop.rollout.decoder import Decoder
 
 
 class RewardStream(Protocol):
     """The rewards of one completion."""
 
-    def extend(self, token_id: int, *, last: bool) -> tuple[float, ...]:
-        """Rewards that have become known with this token, in the order of tokens; all of them with the last."""
+    def extend(self, token_id: int) -> float:
+        """The reward of this token, which follows those before it."""
 
 
 class TokenRewarder(Protocol):
@@ -47,14 +47,12 @@ class Foresight:
     potential: Potential
     version: str
 
-    def begin(self, prompt_ids: tuple[int, ...]) -> RewardStream:
-        return _Reading(prompt_ids, self._rewards)
+    @cached_property
+    def _decoder(self) -> Decoder:
+        return _decoder_of(self.reference)
 
-    def _rewards(self, prompt_ids: tuple[int, ...], token_ids: list[int]) -> list[float]:
-        trunk = forward_completions(self.reference.model, [prompt_ids], [token_ids])
-        states_BT1D = prefix_states(trunk.hidden_BT1D, trunk.logprobs_BT)
-        rewards: list[float] = self.potential.values(states_BT1D)[0].diff().tolist()
-        return rewards
+    def begin(self, prompt_ids: tuple[int, ...]) -> RewardStream:
+        return _Foreseen(_Reader(self._decoder, self.reference.context, prompt_ids), self.potential)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,31 +62,75 @@ class Typicality:
     lm: LanguageModel
     version: str = "typicality"
 
+    @cached_property
+    def _decoder(self) -> Decoder:
+        return _decoder_of(self.lm)
+
     def begin(self, prompt_ids: tuple[int, ...]) -> RewardStream:
-        return _Reading(prompt_ids, self._rewards)
-
-    def _rewards(self, prompt_ids: tuple[int, ...], token_ids: list[int]) -> list[float]:
-        logprobs_T, entropy_T = expectations(self.lm, prompt_ids, tuple(token_ids))
-        rewards: list[float] = (logprobs_T + entropy_T).tolist()
-        return rewards
+        return _Typical(_Reader(self._decoder, self.lm.context, prompt_ids))
 
 
-class _Rewards(Protocol):
-    def __call__(self, prompt_ids: tuple[int, ...], token_ids: list[int]) -> list[float]: ...
+def _decoder_of(lm: LanguageModel) -> Decoder:
+    """A reader of its own: what is served may learn meanwhile, what reads along does not."""
+    return Decoder(lm.model, torch.float32, lm.context)
+
+
+class _Reader:
+    """A model that reads along; what it knows after the newest token."""
+
+    def __init__(self, decoder: Decoder, context: int, prompt_ids: tuple[int, ...]) -> None:
+        self._decoder = decoder
+        self._cache = decoder.new_cache(1, context)
+        self._length = len(prompt_ids) - 1
+        self.hidden_D: Tensor
+        self.logprobs_V: Tensor
+        if self._length:
+            with torch.no_grad():
+                decoder.prefill(self._cache, [torch.tensor(prompt_ids[:-1])], [[0]])
+        self.read(prompt_ids[-1])
+
+    @torch.no_grad()
+    def read(self, token_id: int) -> None:
+        device = self._decoder.device
+        token_1, at_1 = torch.tensor([token_id], device=device), torch.tensor([self._length], device=device)
+        self._length += 1
+        states_1D = self._decoder.states(self._cache, token_1, at_1, self._length)
+        self.hidden_D = states_1D[0]
+        self.logprobs_V = torch.log_softmax(self._decoder.logits(states_1D)[0], dim=-1)
 
 
 @dataclass(eq=False)
-class _Reading:
-    prompt_ids: tuple[int, ...]
-    rewards: _Rewards
-    token_ids: list[int] = field(default_factory=list)
-    known: int = 0
+class _Foreseen:
+    reader: _Reader
+    potential: Potential
+    logprobs: list[float] = field(default_factory=list)
+    hidden: list[Tensor] = field(default_factory=list)
+    before: float = math.nan
 
-    @torch.no_grad()
-    def extend(self, token_id: int, *, last: bool) -> tuple[float, ...]:
-        self.token_ids.append(token_id)
-        if not last and len(self.token_ids) - self.known < STRIDE:
-            return ()
-        fresh = self.rewards(self.prompt_ids, self.token_ids)[self.known :]
-        self.known = len(self.token_ids)
-        return tuple(fresh)
+    def __post_init__(self) -> None:
+        self.before = self._value()
+
+    def extend(self, token_id: int) -> float:
+        self.logprobs.append(float(self.reader.logprobs_V[token_id]))
+        self.reader.read(token_id)
+        before, self.before = self.before, self._value()
+        return self.before - before
+
+    def _value(self) -> float:
+        """phi of everything read so far."""
+        self.hidden.append(self.reader.hidden_D)
+        hidden_1TD = torch.stack(self.hidden)[None]
+        logprobs_1T = torch.tensor([self.logprobs], device=hidden_1TD.device).reshape(1, -1)
+        return float(self.potential.values(prefix_states(hidden_1TD, logprobs_1T))[0, -1])
+
+
+@dataclass(eq=False)
+class _Typical:
+    reader: _Reader
+
+    def extend(self, token_id: int) -> float:
+        logprobs_V = self.reader.logprobs_V
+        entropy = -(logprobs_V.exp() * logprobs_V).nan_to_num().sum()
+        reward = float(logprobs_V[token_id] + entropy)
+        self.reader.read(token_id)
+        return reward

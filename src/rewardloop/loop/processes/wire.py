@@ -2,8 +2,8 @@
 
 Requests: /v1/completions (`prompt`: text or token ids) and /v1/chat/completions (`messages`), always with token ids and
 log-probs in the answer. Beyond OpenAI's fields, as vLLM has them: `return_token_ids` (`prompt_token_ids` with the first
-chunk, `token_ids` with each) and `weight_version` of each token. Ours alone: `rewards`, and then `token_rewards` in the
-order of tokens, which may lag behind the text.
+chunk, `token_ids` with each) and `weight_version` of each token. Ours alone: `rewards`, and then
+`token_rewards` in the order of tokens.
 """
 
 from __future__ import annotations
