@@ -1,8 +1,9 @@
 """One update of the policy: `python -m contenders.update ours|transformers equal|varying MODEL STEPS`.
 
 32 sequences of 32 + 96 tokens, or of 32 + 1 to 96 (mean 48); PPO's clipped loss, gradient clipping, AdamW.
-`transformers` is what one writes with that library: right-padded, bfloat16 autocast, the logits of the
-completions only. The first step announced is a tiny one: model and optimizer are then in memory.
+`transformers` is what one writes with that library: right-padded, bfloat16 autocast where the hardware has
+bfloat16, the logits of the completions only. The first step announced is a tiny one: model and optimizer are
+then in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
 
 from contenders import work
-from harness import announce_step, forget_peak
+from harness import announce_step, common_precision, forget_peak
 from rewardloop.functional.losses import Clip, LossOutput, surrogate
 from rewardloop.hardware import keep_large_blocks
 from rewardloop.models.language_model import load_language_model
@@ -78,6 +79,7 @@ def ours(model: Path) -> Callable[[Batch], object]:
 
 def transformers(folder: Path) -> Callable[[Batch], object]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    autocast = common_precision() == "bfloat16"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=work.LEARNING_RATE, weight_decay=0.0)
 
@@ -86,7 +88,7 @@ def transformers(folder: Path) -> Callable[[Batch], object]:
         ids_BS = pad_sequence(sequences, batch_first=True).to(device)
         real_BS = pad_sequence([torch.ones_like(each) for each in sequences], batch_first=True).to(device)
         width = batch.completion_mask_BT.shape[1]
-        with torch.autocast(device, dtype=torch.bfloat16):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=autocast):
             output = model(ids_BS, attention_mask=real_BS, logits_to_keep=width + 1, use_cache=False)
         logits_BTV = output.logits[:, :-1].float()
         target_logits_BT = logits_BTV.gather(-1, ids_BS[:, -width:, None])[..., 0]
