@@ -1,6 +1,7 @@
-"""One update of the policy: `python -m contenders.update ours|transformers equal|varying MODEL STEPS`.
+"""One update of the policy: `python -m contenders.update ours|transformers KIND MODEL STEPS`.
 
-32 sequences of 32 + 96 tokens, or of 32 + 1 to 96 (mean 48); PPO's clipped loss, gradient clipping, AdamW.
+KIND is `equal`, 32 sequences of 32 + 96 tokens in groups of 8 to a prompt; `varying`, where they have 1 to 96
+(mean 48); or `ungrouped`, equal with a prompt for each. PPO's clipped loss, gradient clipping, AdamW.
 `transformers` is what one writes with that library: right-padded, bfloat16 autocast where the hardware has
 bfloat16, the logits of the completions only. The first step announced is a tiny one: model and optimizer are
 then in memory.
@@ -50,20 +51,21 @@ class Batch:
         return LossOutput(-values_BT.sum() / self.completion_mask_BT.sum(), {})
 
 
-def make_batch(lengths: Sequence[int]) -> Batch:
+def make_batch(lengths: Sequence[int], group_size: int = work.GROUP_SIZE) -> Batch:
     rng = random.Random(0)
     draw = torch.Generator().manual_seed(0)
     prompts, completions = (
         [[rng.randrange(4, VOCABULARY) for _ in range(length)] for length in sizes]
         for sizes in ([work.PROMPT_TOKENS] * len(lengths), lengths)
     )
+    prompts = [prompts[row - row % group_size] for row in range(len(prompts))]
     mask_BT = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     noise_BT, advantages_BT = torch.randn(2, *mask_BT.shape, generator=draw)
     return Batch(prompts, completions, -10.4 + 0.1 * noise_BT, advantages_BT, mask_BT)
 
 
 def completion_lengths(kind: str) -> list[int]:
-    if kind == "equal":
+    if kind != "varying":
         return [work.NEW_TOKENS] * work.SEQUENCES
     rng = random.Random(1)
     lengths = [1 + (work.NEW_TOKENS - 1) * i // (work.SEQUENCES - 1) for i in range(work.SEQUENCES)]
@@ -106,7 +108,7 @@ def main(contender: str, kind: str, model: Path, steps: int) -> None:
     step(make_batch([2, 2]))
     forget_peak()
     announce_step()
-    batch = make_batch(completion_lengths(kind))
+    batch = make_batch(completion_lengths(kind), 1 if kind == "ungrouped" else work.GROUP_SIZE)
     for _ in range(steps):
         step(batch)
         announce_step()
