@@ -120,19 +120,19 @@ def _window_mask(longest: int, sliding_window: int | None, device: torch.device)
 
 def plan_attention(places: Sequence[Tensor], device: torch.device, *, least_fill: float = LEAST_FILL) -> AttentionPlan:
     """The plan for sequences whose tokens lie at `places` in the row; they may share tokens."""
-    groups, padded, real = [], [], []
+    groups, padded = [], []
     for members in _similar(sorted(places, key=len, reverse=True), least_fill):
         longest = len(members[0])
         groups.append((len(members), longest))
         # a pad repeats the last token of its sequence
         padded += [places_S[torch.arange(longest).clamp(max=len(places_S) - 1)] for places_S in members]
-        real += [torch.arange(longest) < len(places_S) for places_S in members]
-    to_padded_M, real_M = torch.cat(padded), torch.cat(real)
+    to_padded_M = torch.cat(padded)
     tokens = 1 + int(to_padded_M.max())
     if torch.equal(to_padded_M, torch.arange(tokens)):
         return AttentionPlan(tuple(groups), None, None)
+    # the first place of a token is never a pad: those come after the token that they repeat
     to_packed_N = torch.full((tokens,), len(to_padded_M))
-    to_packed_N.scatter_reduce_(0, to_padded_M[real_M], real_M.nonzero()[:, 0], "amin")
+    to_packed_N.scatter_reduce_(0, to_padded_M, torch.arange(len(to_padded_M)), "amin")
     return AttentionPlan(tuple(groups), to_padded_M.to(device), to_packed_N.to(device))
 
 
