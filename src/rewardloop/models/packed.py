@@ -173,16 +173,15 @@ def plan_passes(
     for prompt, length in zip(prompts, lengths, strict=True):
         longest[prompt] = max(length, longest.get(prompt, 0))
     passes: list[list[int]] = []
-    inside: set[tuple[int, ...]] = set()
     tokens = 0.0
     for row in sorted(range(len(lengths)), key=lambda row: (-longest[prompts[row]], prompts[row], -lengths[row])):
-        shared = (1 - SHARED_COST) * len(prompts[row]) if prompts[row] in inside else 0.0
-        if not passes or tokens + lengths[row] - shared > max_tokens:
+        together = bool(passes) and prompts[passes[-1][-1]] == prompts[row]
+        cost = lengths[row] - together * (1 - SHARED_COST) * len(prompts[row])
+        if not passes or tokens + cost > max_tokens:
             passes.append([])
-            inside, tokens, shared = set(), 0.0, 0.0
+            tokens, cost = 0.0, lengths[row]
         passes[-1].append(row)
-        inside.add(prompts[row])
-        tokens += lengths[row] - shared
+        tokens += cost
     return passes
 
 
