@@ -192,10 +192,10 @@ def test_passes_hold_the_budget_longest_first() -> None:
     assert plan_passes(prompts(1, 2, 1, 2), completions(3, 5, 9, 4), 100) == [[2, 0, 1, 3]]
 
 
-def test_a_shared_prompt_counts_a_quarter_in_its_pass() -> None:
-    # 8 + 2, then 8 / 4 + 2 each; a new pass pays for the whole prompt again
-    assert plan_passes([[1] * 8] * 4, [[0] * 2] * 4, 18) == [[0, 1, 2], [3]]
-    assert plan_passes([[1] * 8] * 4, [[0] * 2] * 4, 17) == [[0, 1], [2, 3]]
+def test_a_shared_prompt_counts_half_in_its_pass() -> None:
+    # 8 + 2, then 8 / 2 + 2 each; a new pass pays for the whole prompt again
+    assert plan_passes([[1] * 8] * 4, [[0] * 2] * 4, 22) == [[0, 1, 2], [3]]
+    assert plan_passes([[1] * 8] * 4, [[0] * 2] * 4, 21) == [[0, 1], [2, 3]]
 
 
 @pytest.mark.parametrize(

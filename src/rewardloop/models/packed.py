@@ -26,8 +26,9 @@ from rewardloop.models.attention import AttentionPlan, packed_attention, plan_at
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Memory of a shared prompt's copy, which attention alone makes, as a share of the memory of its tokens.
-SHARED_COST: Final = 0.25
+# What a copy of a shared prompt, which attention alone makes, counts of its tokens: more than it weighs (about a
+# quarter), because the completions that it makes room for weigh more than a prompt: they go through the head.
+SHARED_COST: Final = 0.5
 
 # What some architectures do to their logits behind the head, by the name of the setting and its idle value.
 _AFTER_THE_HEAD: Final = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}
