@@ -7,7 +7,7 @@ A benchmark is one command, `python benchmarks/NAME.py [--quick] [--json FILE] [
     report(title, [ratio("speedup", samples["theirs"], samples["ours"], target=2.5)], options)
 
 What is compared runs in turn, so that a busy minute of the computer falls on all; ratios are taken pair by
-pair. Nothing here imports torch, except `llama_15m`.
+pair. All compute in the same type (`common_precision`). Nothing imports torch before it is called for.
 """
 
 from __future__ import annotations
@@ -125,6 +125,24 @@ def alternate(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[st
             print(f"round {turn + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
             results[name].append(run())
     return results
+
+
+def common_precision() -> Literal["bfloat16", "float32"]:
+    """What every contender computes in: bfloat16 where the hardware has it, float32 elsewhere.
+
+    Emulated bfloat16 is several times slower than float32: a contender left with it would lose by that alone.
+    """
+    import torch
+
+    from rewardloop.hardware import has_fast_bfloat16
+
+    return "bfloat16" if has_fast_bfloat16("cuda" if torch.cuda.is_available() else "cpu") else "float32"
+
+
+def precision_note() -> str:
+    """The line of a report that says what was computed in."""
+    why = "as the hardware does" if common_precision() == "bfloat16" else "the hardware has no bfloat16"
+    return f"Every contender computes in {common_precision()}: {why}."
 
 
 def require(*packages: str) -> None:

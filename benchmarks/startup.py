@@ -16,8 +16,10 @@ from harness import (
     Figure,
     Options,
     alternate,
+    common_precision,
     llama_15m,
     parse_options,
+    precision_note,
     ratio,
     report,
     require,
@@ -50,7 +52,8 @@ def main(options: Options) -> None:
     figures = wait_for_programs(rounds=5 if options.quick else 20)
     for match in matches:
         figures += wait_for_first_step(match, options)
-    report("How long a user waits", figures, options, notes=notes)
+    settings = {"computes_in": common_precision()}
+    report("How long a user waits", figures, options, settings, [precision_note(), *notes])
 
 
 def wait_for_programs(rounds: int) -> list[Figure]:

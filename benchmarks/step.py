@@ -1,9 +1,10 @@
 """A whole training step against TRL: python benchmarks/step.py [--quick] [--json FILE]
 
 Sample, reward, update: 32 sequences (4 prompts, groups of 8) of 32 + 96 tokens, one optimizer step, a Llama
-of 15M parameters, a reward that costs nothing. GRPO and RLOO against the installed TRL's trainers, as they
-come and with malloc tuned; the default method, phi its critic, against the PPOTrainer of TRL 1.12, the last
-release that has one, installed into a folder of its own. Every contender is a process; they run in turn.
+of 15M parameters, a reward that costs nothing; in bfloat16, all in float32 where the hardware has no bfloat16.
+GRPO and RLOO against the installed TRL's trainers, as they come and with malloc tuned; the default method, phi
+its critic, against the PPOTrainer of TRL 1.12, the last release that has one, installed into a folder of its
+own. Every contender is a process; they run in turn.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from harness import (
     WorkerRun,
     alternate,
     cache_folder,
+    common_precision,
     llama_15m,
     parse_options,
+    precision_note,
     ratio,
     report,
     require,
@@ -79,8 +82,9 @@ def main(options: Options) -> None:
         "new_tokens": work.NEW_TOKENS,
         "trl_ppo": PPO_RELEASE,
         "malloc_tuned": MALLOC_TUNED,
+        "computes_in": common_precision(),
     }
-    report("A whole training step against TRL", figures, options, settings, notes)
+    report("A whole training step against TRL", figures, options, settings, [precision_note(), *notes])
 
 
 QUICK_NOTE: Final = (

@@ -31,6 +31,10 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
 ALL = FAMILIES | OTHERS
 PROMPTS = [[5, 6, 7], [9], [11, 12, 13, 14, 15, 16, 17], [5, 6], [8] * 9]
 COMPLETIONS = [[21, 22, 23, 24], [31, 32, 33, 34, 35, 36, 37], [41], [51, 52, 53, 54, 55], [2, 1, 2, 1, 2, 1]]
+# Two prompts with two and three completions, not in order, and one that only begins like another.
+SHARED_PROMPTS = [[5, 6, 7, 8], [9], [5, 6, 7, 8], [5, 6], [9], [5, 6, 7, 8]]
+SHARED_COMPLETIONS = [[21, 22, 23], [31, 32, 33, 34, 35], [41], [7, 8, 9], [31, 1], [21, 22, 24, 60, 61, 62, 63, 64]]
+BATCHES = {"prompts of their own": (PROMPTS, COMPLETIONS), "shared prompts": (SHARED_PROMPTS, SHARED_COMPLETIONS)}
 
 
 @pytest.fixture
@@ -44,6 +48,10 @@ def each_family(test: Any) -> Any:
     return pytest.mark.parametrize("family", ALL, indirect=True)(test)
 
 
+def each_batch(test: Any) -> Any:
+    return pytest.mark.parametrize(("prompts", "completions"), BATCHES.values(), ids=BATCHES)(test)
+
+
 def plain_forward(model: Any, prompt: list[int], completion: list[int]) -> tuple[Tensor, Tensor]:
     """Log-probs [T] and states [T + 1, D], from transformers' forward of one sequence."""
     output = model(torch.tensor([prompt + completion]), output_hidden_states=True)
@@ -53,13 +61,17 @@ def plain_forward(model: Any, prompt: list[int], completion: list[int]) -> tuple
 
 
 @each_family
+@each_batch
 @pytest.mark.parametrize("max_tokens", [1, 20, 1000])
-def test_forward_completions_is_transformers_own(family: Any, max_tokens: int) -> None:
-    found = forward_completions(family, PROMPTS, COMPLETIONS, max_tokens_per_pass=max_tokens)
-    assert found.logprobs_BT.shape == (5, 7)
-    assert found.hidden_BT1D.shape == (5, 8, 32)
+def test_forward_completions_is_transformers_own(
+    family: Any, max_tokens: int, prompts: list[list[int]], completions: list[list[int]]
+) -> None:
+    found = forward_completions(family, prompts, completions, max_tokens_per_pass=max_tokens)
+    longest = max(map(len, completions))
+    assert found.logprobs_BT.shape == (len(prompts), longest)
+    assert found.hidden_BT1D.shape == (len(prompts), longest + 1, 32)
     with torch.no_grad():
-        for row, (prompt, completion) in enumerate(zip(PROMPTS, COMPLETIONS, strict=True)):
+        for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
             logprobs_T, hidden_TD = plain_forward(family, prompt, completion)
             length = len(completion)
             torch.testing.assert_close(found.logprobs_BT[row, :length], logprobs_T, rtol=0, atol=1e-5)
@@ -69,19 +81,22 @@ def test_forward_completions_is_transformers_own(family: Any, max_tokens: int) -
 
 
 @each_family
-def test_gradients_are_those_of_the_plain_forward(family: Any) -> None:
-    coefficients_BT = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+@each_batch
+def test_gradients_are_those_of_the_plain_forward(
+    family: Any, prompts: list[list[int]], completions: list[list[int]]
+) -> None:
+    coefficients_BT = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
     total = torch.zeros(())
-    for row, (prompt, completion) in enumerate(zip(PROMPTS, COMPLETIONS, strict=True)):
+    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
         logprobs_T, _ = plain_forward(family, prompt, completion)
         total = total + (logprobs_T.exp() * coefficients_BT[row, : len(completion)]).sum()
     names, parameters = zip(*family.named_parameters(), strict=True)
     expected = torch.autograd.grad(total, parameters)
-    batch = pack(PROMPTS, COMPLETIONS)
+    batch = pack(prompts, completions)
     logprobs_N = head_logprobs(family, packed_hidden(family, batch), batch)
     logprobs_BT = split_rows(logprobs_N, batch.completion_lengths)
-    real_BT = logprobs_BT != 0
-    given = torch.autograd.grad((logprobs_BT.exp() * coefficients_BT * real_BT).sum(), parameters)
+    coefficients_BT = coefficients_BT[: len(prompts), : logprobs_BT.shape[1]] * (logprobs_BT != 0)
+    given = torch.autograd.grad((logprobs_BT.exp() * coefficients_BT).sum(), parameters)
     for name, ours, theirs in zip(names, given, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
 
@@ -143,9 +158,44 @@ def test_rows_by_hand() -> None:
     assert split_rows(torch.arange(5), (2, 3)).tolist() == [[0, 1, 0], [2, 3, 4]]
 
 
+def test_a_shared_prompt_is_there_once() -> None:
+    batch = pack([[5, 6], [9], [5, 6]], [[21, 22], [31], [41]])
+    # place:        0  1  2   3   4  5   6
+    # token:        5  6  21  22  9  31  41
+    assert batch.input_ids_N.tolist() == [5, 6, 21, 22, 9, 31, 41]
+    assert batch.position_ids_N.tolist() == [0, 1, 2, 3, 0, 1, 2]
+    assert [places_S.tolist() for places_S in batch.places] == [[0, 1, 2, 3], [4, 5], [0, 1, 6]]
+    assert completion_rows(batch).tolist() == [1, 2, 4, 1]
+    assert completion_targets(batch).tolist() == [21, 22, 31, 41]
+    # groups of 4 + 3 and of 2 tokens; the sequence of 3 is padded with its last
+    assert batch.attention.groups == ((2, 4), (1, 2))
+    assert batch.attention.to_padded is not None
+    assert batch.attention.to_padded.tolist() == [0, 1, 2, 3, 0, 1, 6, 6, 4, 5]
+    assert batch.attention.to_packed is not None
+    assert batch.attention.to_packed.tolist() == [0, 1, 2, 3, 8, 9, 6]
+
+
+def test_nothing_is_moved_where_lengths_are_equal() -> None:
+    assert pack([[5, 6], [9]], [[21], [31, 32]]).attention.to_padded is None
+
+
 def test_passes_hold_the_budget_longest_first() -> None:
-    assert plan_passes([3, 9, 5, 5, 1], 10) == [[1], [2, 3], [0, 4]]
-    assert plan_passes([30, 40], 10) == [[1], [0]]
+    def prompts(*tokens: int) -> list[list[int]]:
+        return [[token] for token in tokens]
+
+    def completions(*lengths: int) -> list[list[int]]:
+        return [[0] * (length - 1) for length in lengths]
+
+    assert plan_passes(prompts(1, 2, 3, 4, 5), completions(3, 9, 5, 5, 2), 10) == [[1], [2, 3], [0, 4]]
+    assert plan_passes(prompts(1, 2), completions(30, 40), 10) == [[1], [0]]
+    # of one prompt together, the longest first, where the longest of them would be
+    assert plan_passes(prompts(1, 2, 1, 2), completions(3, 5, 9, 4), 100) == [[2, 0, 1, 3]]
+
+
+def test_a_shared_prompt_counts_half_in_its_pass() -> None:
+    # 8 + 2, then 8 / 2 + 2 each; a new pass pays for the whole prompt again
+    assert plan_passes([[1] * 8] * 4, [[0] * 2] * 4, 22) == [[0, 1, 2], [3]]
+    assert plan_passes([[1] * 8] * 4, [[0] * 2] * 4, 21) == [[0, 1], [2, 3]]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +224,7 @@ def test_long_sequences_fill_the_context() -> None:
     model = random_model("gpt2", VOCABULARY)
     prompts, completions = [[7] * 32, [9] * 30], [[8] * (CONTEXT - 32), [6] * 30]
     found = forward_completions(model, prompts, completions)
-    assert len(pack(prompts, completions).groups) == 1
+    assert len(pack(prompts, completions).attention.groups) == 1
     with torch.no_grad():
         for row in range(2):
             logprobs_T, _ = plain_forward(model, prompts[row], completions[row])

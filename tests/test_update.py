@@ -19,6 +19,7 @@ from rewardloop.errors import ConfigError, StoreError, TrainingError
 from rewardloop.functional import head
 from rewardloop.functional.losses import LossOutput
 from rewardloop.models.language_model import LanguageModel
+from rewardloop.models.packed import pack
 from rewardloop.optimize import backward
 from rewardloop.optimize.policy_gradient import METHODS, PolicyBatch, policy_loss
 from rewardloop.optimize.update import Loss, Updater, UpdateSettings
@@ -149,6 +150,17 @@ def test_parts_add_up_to_the_whole(tokens: int, chunk_positions: int, monkeypatc
     monkeypatch.setattr(head, "CHUNK_BYTES", chunk_positions * VOCABULARY * 4)
     given = step_gradients(lm, replace(EXACT, tokens_per_microbatch=tokens), loss_of("gspo"), monkeypatch)
     assert_near(given, expected, 1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_sharing_a_prompt_does_not_change_the_gradient(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups packed with their prompt once, against one sequence at a time, where nothing can be shared."""
+    monkeypatch.setattr(f"{__name__}.PROMPTS", [PROMPTS[2], PROMPTS[4], PROMPTS[2], PROMPTS[4], PROMPTS[2], [0, 3]])
+    lm, settings = language_model(family), replace(EXACT, max_grad_norm=0.0)
+    shared = step_gradients(lm, settings, loss_of("default"), monkeypatch)
+    alone = step_gradients(lm, replace(settings, tokens_per_microbatch=1), loss_of("default"), monkeypatch)
+    assert_near(shared, alone, 1e-5)
+    assert_near(shared, plain_gradients(lm, loss_of("default")), 1e-4)
 
 
 def test_rows_are_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,6 +393,34 @@ def test_state_of_another_model_is_refused() -> None:
     updater.step(PROMPTS, COMPLETIONS, loss_of("default"))
     with pytest.raises(StoreError, match="fits no weight here"):
         Updater(language_model("llama"), EXACT).load_state_tensors(updater.state_tensors())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gradients_of_a_shared_prompt_add_up_in_one_order(threads: int) -> None:
+    """Large enough for threads to divide it: the same bits each time, and the sum of the copies' gradients."""
+    batch = pack([[1] * 40] * 40, [[2] * length for length in range(30, 70)])
+    generator = torch.Generator().manual_seed(0)
+    row_ND = torch.randn(len(batch.input_ids_N), 64, generator=generator)
+    coefficients: list[Tensor] = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        grads = []
+        for _ in range(5):
+            leaf_ND = row_ND.clone().requires_grad_()
+            parts = batch.attention.padded(leaf_ND)
+            coefficients = coefficients or [torch.randn(part.shape, generator=generator) for part in parts]
+            totals = [(part * coefficient).sum() for part, coefficient in zip(parts, coefficients, strict=True)]
+            grads.append(torch.autograd.grad(totals, leaf_ND)[0])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(grad, grads[0]) for grad in grads[1:])
+    copies = torch.cat([coefficient.flatten(0, 1) for coefficient in coefficients])
+    expected = torch.zeros_like(row_ND, dtype=torch.float64)
+    assert batch.attention.to_padded is not None
+    for place, token in enumerate(batch.attention.to_padded.tolist()):
+        expected[token] += copies[place]
+    torch.testing.assert_close(grads[0].double(), expected, rtol=0, atol=1e-4)
 
 
 def test_same_calls_same_bits() -> None:

@@ -1,4 +1,7 @@
-"""TRL's GRPOTrainer and RLOOTrainer as they come: `python -m contenders.trl_group grpo|rloo MODEL STEPS`."""
+"""TRL's GRPOTrainer and RLOOTrainer: `python -m contenders.trl_group grpo|rloo MODEL STEPS`.
+
+As they come, but for what is computed in: see harness.common_precision.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from contenders import work
-from harness import announce_step
+from harness import announce_step, common_precision
 
 TRAINERS = {"grpo": (GRPOTrainer, GRPOConfig), "rloo": (RLOOTrainer, RLOOConfig)}
 
@@ -35,6 +38,7 @@ def main(method: str, model: str, steps: int) -> None:
             num_generations=work.GROUP_SIZE,
             max_completion_length=work.NEW_TOKENS,
             learning_rate=work.LEARNING_RATE,
+            bf16=common_precision() == "bfloat16",
             use_cpu=not torch.cuda.is_available(),
             report_to="none",
             save_strategy="no",

@@ -1,4 +1,6 @@
-"""The last PPOTrainer of TRL (1.12) as it comes: `python -m contenders.trl_ppo MODEL STEPS`.
+"""The last PPOTrainer of TRL (1.12): `python -m contenders.trl_ppo MODEL STEPS`.
+
+As it comes, but for what is computed in: see harness.common_precision.
 
 The policy and its reference are the model; the value model, which PPO needs and TRL keeps apart, has the same
 trunk. The reward costs as little as everybody's: a reward model that only looks at the tokens.
@@ -21,7 +23,7 @@ from transformers import (
 from trl.experimental.ppo import PPOConfig, PPOTrainer
 
 from contenders import work
-from harness import announce_step
+from harness import announce_step, common_precision
 
 
 class Announce(TrainerCallback):
@@ -56,6 +58,7 @@ def main(model: str, steps: int) -> None:
             temperature=1.0,
             learning_rate=work.LEARNING_RATE,
             num_sample_generations=0,
+            bf16=common_precision() == "bfloat16",
             use_cpu=not torch.cuda.is_available(),
             report_to="none",
             save_strategy="no",

@@ -1,8 +1,10 @@
-"""One update of the policy: `python -m contenders.update ours|transformers equal|varying MODEL STEPS`.
+"""One update of the policy: `python -m contenders.update ours|transformers KIND MODEL STEPS`.
 
-32 sequences of 32 + 96 tokens, or of 32 + 1 to 96 (mean 48); PPO's clipped loss, gradient clipping, AdamW.
-`transformers` is what one writes with that library: right-padded, bfloat16 autocast, the logits of the
-completions only. The first step announced is a tiny one: model and optimizer are then in memory.
+KIND is `equal`, 32 sequences of 32 + 96 tokens in groups of 8 to a prompt; `varying`, where they have 1 to 96
+(mean 48); or `ungrouped`, equal with a prompt for each. PPO's clipped loss, gradient clipping, AdamW.
+`transformers` is what one writes with that library: right-padded, bfloat16 autocast where the hardware has
+bfloat16, the logits of the completions only. The first step announced is a tiny one: model and optimizer are
+then in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
 
 from contenders import work
-from harness import announce_step, forget_peak
+from harness import announce_step, common_precision, forget_peak
 from rewardloop.functional.losses import Clip, LossOutput, surrogate
 from rewardloop.hardware import keep_large_blocks
 from rewardloop.models.language_model import load_language_model
@@ -49,20 +51,21 @@ class Batch:
         return LossOutput(-values_BT.sum() / self.completion_mask_BT.sum(), {})
 
 
-def make_batch(lengths: Sequence[int]) -> Batch:
+def make_batch(lengths: Sequence[int], group_size: int = work.GROUP_SIZE) -> Batch:
     rng = random.Random(0)
     draw = torch.Generator().manual_seed(0)
     prompts, completions = (
         [[rng.randrange(4, VOCABULARY) for _ in range(length)] for length in sizes]
         for sizes in ([work.PROMPT_TOKENS] * len(lengths), lengths)
     )
+    prompts = [prompts[row - row % group_size] for row in range(len(prompts))]
     mask_BT = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     noise_BT, advantages_BT = torch.randn(2, *mask_BT.shape, generator=draw)
     return Batch(prompts, completions, -10.4 + 0.1 * noise_BT, advantages_BT, mask_BT)
 
 
 def completion_lengths(kind: str) -> list[int]:
-    if kind == "equal":
+    if kind != "varying":
         return [work.NEW_TOKENS] * work.SEQUENCES
     rng = random.Random(1)
     lengths = [1 + (work.NEW_TOKENS - 1) * i // (work.SEQUENCES - 1) for i in range(work.SEQUENCES)]
@@ -78,6 +81,7 @@ def ours(model: Path) -> Callable[[Batch], object]:
 
 def transformers(folder: Path) -> Callable[[Batch], object]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    autocast = common_precision() == "bfloat16"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=work.LEARNING_RATE, weight_decay=0.0)
 
@@ -86,7 +90,7 @@ def transformers(folder: Path) -> Callable[[Batch], object]:
         ids_BS = pad_sequence(sequences, batch_first=True).to(device)
         real_BS = pad_sequence([torch.ones_like(each) for each in sequences], batch_first=True).to(device)
         width = batch.completion_mask_BT.shape[1]
-        with torch.autocast(device, dtype=torch.bfloat16):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=autocast):
             output = model(ids_BS, attention_mask=real_BS, logits_to_keep=width + 1, use_cache=False)
         logits_BTV = output.logits[:, :-1].float()
         target_logits_BT = logits_BTV.gather(-1, ids_BS[:, -width:, None])[..., 0]
@@ -104,7 +108,7 @@ def main(contender: str, kind: str, model: Path, steps: int) -> None:
     step(make_batch([2, 2]))
     forget_peak()
     announce_step()
-    batch = make_batch(completion_lengths(kind))
+    batch = make_batch(completion_lengths(kind), 1 if kind == "ungrouped" else work.GROUP_SIZE)
     for _ in range(steps):
         step(batch)
         announce_step()

@@ -222,7 +222,7 @@ def _add_gradients(
     rows_n = torch.arange(len(targets_n), device=targets_n.device)
     others_nV = probs_nV.index_put_((rows_n, targets_n), probs_nV.new_zeros(()))
     if weight_grad_VD is not None:
-        _subtract(weight_grad_VD, others_nV.T @ (hidden_nD * scale_n1).to(dtype))
+        _subtract_product(weight_grad_VD, others_nV.T, (hidden_nD * scale_n1).to(dtype))
         weight_grad_VD.index_add_(0, targets_n, (hidden_nD * own_n1).to(weight_grad_VD.dtype))
     if bias_grad_V is not None:
         bias_grad_V -= scale_n1[:, 0].to(dtype) @ others_nV
@@ -230,8 +230,12 @@ def _add_gradients(
     return own_n1 * weight_VD[targets_n] - scale_n1 * (others_nV @ weight_VD)
 
 
-def _subtract(total_VD: Tensor, part_VD: Tensor) -> None:
-    """total -= part, of another type, block by block: no copy of the whole part in the type of the total."""
+def _subtract_product(total_VD: Tensor, left_Vn: Tensor, right_nD: Tensor) -> None:
+    """total -= left @ right. Of another type, block by block: no copy of the product in the type of the total."""
+    if total_VD.dtype == right_nD.dtype:
+        total_VD.addmm_(left_Vn, right_nD, alpha=-1.0)
+        return
+    part_VD = left_Vn @ right_nD
     rows = max(1, BLOCK_ELEMENTS // total_VD.shape[1])
     for total_bD, part_bD in zip(torch.split(total_VD, rows), torch.split(part_VD, rows), strict=True):
         total_bD -= part_bD

@@ -1,6 +1,6 @@
 """Attention for a packed row of sequences, through transformers' own extension point.
 
-A function registered there splits the row into groups of neighbors of about equal length and runs each group
+A function registered there shows every sequence its own tokens, in groups of about equal length that run
 causally, so that every architecture that supports the extension point works packed, as it is.
 """
 
@@ -21,20 +21,29 @@ from rewardloop.hardware import computing_in
 
 PACKED_ATTENTION: Final = "rewardloop_packed"
 
-# In a group, attention is padded to the longest sequence; one below this share of it starts a new group.
+# A group is padded to its longest sequence; one below this share of it starts a new group.
 LEAST_FILL: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AttentionGroup:
-    """Neighbors of about equal length, which attention runs on together, padded to the longest."""
+class AttentionPlan:
+    """Sequences of a packed row in groups of about equal length, padded in each to its longest, end to end."""
 
-    start: int  # first and one past the last token in the packed row
-    stop: int
-    sequences: int
-    longest: int
-    to_padded: Tensor | None  # of each padded place, its token in the group; None where nothing is padded
-    to_packed: Tensor | None  # of each token, its padded place
+    groups: tuple[tuple[int, int], ...]  # sequences, and tokens of the longest
+    to_padded: Tensor | None  # of each padded place, its token in the row; None where the two are the same
+    to_packed: Tensor | None  # of each token in the row, its padded place: of a shared one the first
+
+    def padded(self, x_N: Tensor) -> list[Tensor]:
+        """[G, L, ...] of each group. Pads come after the real tokens: a causal attention never looks at them."""
+        if self.to_padded is not None:
+            x_N = x_N.index_select(0, self.to_padded)
+        parts = torch.split(x_N, [sequences * longest for sequences, longest in self.groups])
+        return [part.reshape(*group, *x_N.shape[1:]) for part, group in zip(parts, self.groups, strict=True)]
+
+    def packed(self, parts: Sequence[Tensor]) -> Tensor:
+        """The row [N, ...] again, of what `padded` gave."""
+        x_M = torch.cat([part.flatten(0, 1) for part in parts])
+        return x_M if self.to_packed is None else x_M.index_select(0, self.to_packed)
 
 
 @contextmanager
@@ -55,7 +64,7 @@ def _attend(
     value_1HND: Tensor,
     attention_mask: Tensor | None,
     *,
-    packed_groups: tuple[AttentionGroup, ...],
+    packed_plan: AttentionPlan,
     scaling: float | None = None,
     sliding_window: int | None = None,
     dropout: float = 0.0,
@@ -73,17 +82,21 @@ def _attend(
             "take a model of another architecture"
         )
     parts = []
-    for group in packed_groups:
+    padded = (packed_plan.padded(x_1HND[0].transpose(0, 1)) for x_1HND in (query_1HND, key_1HND, value_1HND))
+    for query_GLHD, key_GLHD, value_GLHD in zip(*padded, strict=True):
+        longest = query_GLHD.shape[1]
         output_GHLD = _attention(
-            *(_padded(x_1HND, group) for x_1HND in (query_1HND, key_1HND, value_1HND)),
-            attn_mask=_window_mask(group.longest, sliding_window, query_1HND.device),
-            is_causal=sliding_window is None or sliding_window >= group.longest,
+            query_GLHD.transpose(1, 2),
+            key_GLHD.transpose(1, 2),
+            value_GLHD.transpose(1, 2),
+            attn_mask=_window_mask(longest, sliding_window, query_1HND.device),
+            is_causal=sliding_window is None or sliding_window >= longest,
             dropout_p=dropout,
             scale=scaling,
             enable_gqa=key_1HND.shape[1] != query_1HND.shape[1],
         )
-        parts.append(_packed(output_GHLD, group))
-    return torch.cat(parts)[None], None
+        parts.append(output_GHLD.transpose(1, 2))
+    return packed_plan.packed(parts)[None], None
 
 
 AttentionInterface.register(PACKED_ATTENTION, _attend)
@@ -98,19 +111,6 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Ten
     return output.to(query.dtype)
 
 
-def _padded(x_1HND: Tensor, group: AttentionGroup) -> Tensor:
-    """[G, H, L, D]. Pads come after the real tokens, so that a causal attention never looks at them."""
-    x_NHD = x_1HND[0, :, group.start : group.stop].transpose(0, 1)
-    if group.to_padded is not None:
-        x_NHD = x_NHD.index_select(0, group.to_padded)
-    return x_NHD.reshape(group.sequences, group.longest, *x_NHD.shape[1:]).transpose(1, 2)
-
-
-def _packed(x_GHLD: Tensor, group: AttentionGroup) -> Tensor:
-    x_NHD = x_GHLD.transpose(1, 2).flatten(0, 1)
-    return x_NHD if group.to_packed is None else x_NHD.index_select(0, group.to_packed)
-
-
 def _window_mask(longest: int, sliding_window: int | None, device: torch.device) -> Tensor | None:
     if sliding_window is None or sliding_window >= longest:
         return None
@@ -118,34 +118,30 @@ def _window_mask(longest: int, sliding_window: int | None, device: torch.device)
     return ones_LL.tril() & ~ones_LL.tril(-sliding_window)
 
 
-def attention_groups(lengths: Sequence[int], device: torch.device) -> Iterator[AttentionGroup]:
-    start = 0
-    for members in _similar(lengths):
-        stop = start + sum(members)
-        to_padded = to_packed = None
-        if min(members) < max(members):
-            to_padded, to_packed = _padding_index(members, device)
-        yield AttentionGroup(start, stop, len(members), max(members), to_padded, to_packed)
-        start = stop
+def plan_attention(places: Sequence[Tensor], device: torch.device, *, least_fill: float = LEAST_FILL) -> AttentionPlan:
+    """The plan for sequences whose tokens lie at `places` in the row; they may share tokens."""
+    groups, padded = [], []
+    for members in _similar(sorted(places, key=len, reverse=True), least_fill):
+        longest = len(members[0])
+        groups.append((len(members), longest))
+        # a pad repeats the last token of its sequence
+        padded += [places_S[torch.arange(longest).clamp(max=len(places_S) - 1)] for places_S in members]
+    to_padded_M = torch.cat(padded)
+    tokens = 1 + int(to_padded_M.max())
+    if torch.equal(to_padded_M, torch.arange(tokens)):
+        return AttentionPlan(tuple(groups), None, None)
+    # the first place of a token is never a pad: those come after the token that they repeat
+    to_packed_N = torch.full((tokens,), len(to_padded_M))
+    to_packed_N.scatter_reduce_(0, to_padded_M, torch.arange(len(to_padded_M)), "amin")
+    return AttentionPlan(tuple(groups), to_padded_M.to(device), to_packed_N.to(device))
 
 
-def _similar(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Runs of neighbors whose shortest is at least LEAST_FILL of their longest."""
-    members: list[int] = []
-    for length in lengths:
-        if members and min(*members, length) < LEAST_FILL * max(*members, length):
+def _similar(places: Sequence[Tensor], least_fill: float) -> Iterator[list[Tensor]]:
+    """Runs of sequences, which come longest first, whose shortest is at least `least_fill` of their longest."""
+    members: list[Tensor] = []
+    for places_S in places:
+        if members and len(places_S) < least_fill * len(members[0]):
             yield members
             members = []
-        members.append(length)
-    if members:
-        yield members
-
-
-def _padding_index(lengths: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    lengths_G1 = torch.tensor(lengths)[:, None]
-    places_L = torch.arange(max(lengths))
-    starts_G1 = lengths_G1.cumsum(0) - lengths_G1
-    # a pad repeats the last token of its sequence
-    to_padded_GL = starts_G1 + torch.minimum(places_L, lengths_G1 - 1)
-    real_GL = places_L < lengths_G1
-    return to_padded_GL.flatten().to(device), real_GL.flatten().nonzero()[:, 0].to(device)
+        members.append(places_S)
+    yield members

@@ -1,9 +1,10 @@
 """Many sequences through a model at once, end to end and without padding: a packed batch.
 
-    tokens     prompt 0, completion 0, prompt 1, completion 1, ...    positions start at 0 in every sequence
+    tokens     prompt 0, completion 0, prompt 1, completion 1, ...    positions start at 0 in every prompt
 
-All layers but attention see N tokens in a row; models/attention keeps the sequences apart. Architectures
-without transformers' extension point for attention run padded.
+Completions of one prompt share it: it is there once, before the first of them, and whatever is computed of it
+is computed once. All layers but attention see N tokens in a row; models/attention shows each sequence its own.
+Architectures without transformers' extension point for attention run padded.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
@@ -21,10 +21,14 @@ from torch.nn.utils.rnn import pad_sequence
 from rewardloop.errors import ModelError
 from rewardloop.functional.head import chunked_logprobs
 from rewardloop.hardware import Precision, compute_dtype, computing_in
-from rewardloop.models.attention import AttentionGroup, attention_groups, packed_attention
+from rewardloop.models.attention import AttentionPlan, packed_attention, plan_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+# What a copy of a shared prompt, which attention alone makes, counts of its tokens: more than it weighs (about a
+# quarter), because the completions that it makes room for weigh more than a prompt: they go through the head.
+SHARED_COST: Final = 0.5
 
 # What some architectures do to their logits behind the head, by the name of the setting and its idle value.
 _AFTER_THE_HEAD: Final = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}
@@ -32,16 +36,21 @@ _AFTER_THE_HEAD: Final = {"final_logit_softcapping": None, "logit_scale": 1.0, "
 
 @dataclass(frozen=True, eq=False)
 class PackedBatch:
-    """Sequences end to end. N = sum(lengths)."""
+    """Sequences end to end. N = sum(lengths), less what prompts are shared."""
 
     input_ids_N: Tensor
     position_ids_N: Tensor
-    lengths: tuple[int, ...]  # prompt + completion of each sequence
+    places: tuple[Tensor, ...]  # of each sequence: where its tokens lie among the N, prompt and completion
     prompt_lengths: tuple[int, ...]
 
     @cached_property
-    def groups(self) -> tuple[AttentionGroup, ...]:
-        return tuple(attention_groups(self.lengths, self.input_ids_N.device))
+    def attention(self) -> AttentionPlan:
+        return plan_attention(self.places, self.input_ids_N.device)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Prompt + completion of each sequence."""
+        return tuple(len(places_S) for places_S in self.places)
 
     @property
     def completion_lengths(self) -> tuple[int, ...]:
@@ -53,7 +62,7 @@ def pack(
     token_ids: Sequence[Sequence[int]],
     device: torch.device | str = "cpu",
 ) -> PackedBatch:
-    """Put prompts and their completions end to end; neighbors of similar length make attention cheap.
+    """Put prompts and their completions end to end, equal prompts once.
 
     Every prompt and every completion needs a token: a completion's first token is predicted from the prompt's
     last. Raises ModelError otherwise.
@@ -62,21 +71,31 @@ def pack(
         if not len(prompt) or not len(completion):
             empty = "completion" if len(prompt) else "prompt"
             raise ModelError(f"sequence {row} has an empty {empty}; give each at least one token")
-    pairs = list(zip(prompt_ids, token_ids, strict=True))
-    lengths = tuple(len(prompt) + len(completion) for prompt, completion in pairs)
-    ids = [token for prompt, completion in pairs for part in (prompt, completion) for token in part]
-    positions_N = torch.cat([torch.arange(length) for length in lengths])
+    ids: list[int] = []
+    positions: list[int] = []
+    places: list[Tensor] = []
+    prompt_places: dict[tuple[int, ...], Tensor] = {}
+    for prompt, completion in zip(map(tuple, prompt_ids), token_ids, strict=True):
+        if prompt not in prompt_places:
+            prompt_places[prompt] = torch.arange(len(ids), len(ids) + len(prompt))
+            ids += prompt
+            positions += range(len(prompt))
+        own_places_T = torch.arange(len(ids), len(ids) + len(completion))
+        places.append(torch.cat([prompt_places[prompt], own_places_T]))
+        ids += completion
+        positions += range(len(prompt), len(prompt) + len(completion))
     return PackedBatch(
         torch.tensor(ids, device=device),
-        positions_N.to(device),
-        lengths,
+        torch.tensor(positions, device=device),
+        tuple(places),
         tuple(len(prompt) for prompt in prompt_ids),
     )
 
 
 def packed_hidden(model: PreTrainedModel, batch: PackedBatch, embeddings_ND: Tensor | None = None) -> Tensor:
     """Hidden states after the final norm, [N, D]; gradients flow. Row i has seen the tokens of its own
-    sequence up to and including token i.
+    sequence up to and including token i. Take rows by `index_select`: rows of shared prompts are wanted several
+    times, and the gradients of other ways of indexing add up in an order that threads decide.
 
     `embeddings_ND` takes the place of the input embeddings of the batch, for who needs the gradient there.
     """
@@ -90,18 +109,18 @@ def packed_hidden(model: PreTrainedModel, batch: PackedBatch, embeddings_ND: Ten
             inputs_embeds=embeddings_ND[None],
             position_ids=batch.position_ids_N[None],
             use_cache=False,
-            packed_groups=batch.groups,
+            packed_plan=batch.attention,
         )
     return cast(Tensor, output.last_hidden_state[0])
 
 
 def _padded_hidden(trunk: Any, batch: PackedBatch, embeddings_ND: Tensor) -> Tensor:
     """The plain way, for architectures without the extension point."""
-    embeddings_BSD = split_rows(embeddings_ND, batch.lengths)
-    lengths_B1 = torch.tensor(batch.lengths, device=embeddings_BSD.device)[:, None]
-    mask_BS = torch.arange(embeddings_BSD.shape[1], device=embeddings_BSD.device) < lengths_B1
-    output = trunk(inputs_embeds=embeddings_BSD, attention_mask=mask_BS.long(), use_cache=False)
-    return cast(Tensor, output.last_hidden_state[mask_BS])
+    plan = plan_attention(batch.places, embeddings_ND.device, least_fill=0.0)
+    (embeddings_BSD,) = plan.padded(embeddings_ND)
+    # no mask: pads come after the real tokens, which a causal model does not show them
+    hidden_BSD = trunk(inputs_embeds=embeddings_BSD, use_cache=False).last_hidden_state
+    return plan.packed([hidden_BSD])
 
 
 def completion_rows(batch: PackedBatch) -> Tensor:
@@ -109,17 +128,15 @@ def completion_rows(batch: PackedBatch) -> Tensor:
 
     Token t of a completion is predicted at position P + t - 1 of its sequence.
     """
-    starts = accumulate(batch.lengths, initial=0)
-    rows = [
-        torch.arange(start + prompt - 1, start + length - 1)
-        for start, length, prompt in zip(starts, batch.lengths, batch.prompt_lengths, strict=False)
-    ]
-    return torch.cat(rows).to(batch.input_ids_N.device)
+    places = zip(batch.places, batch.prompt_lengths, strict=True)
+    return torch.cat([places_S[prompt - 1 : -1] for places_S, prompt in places]).to(batch.input_ids_N.device)
 
 
 def completion_targets(batch: PackedBatch) -> Tensor:
     """The completion tokens, in the order of `completion_rows`."""
-    return batch.input_ids_N[completion_rows(batch) + 1]
+    places = zip(batch.places, batch.prompt_lengths, strict=True)
+    rows_N = torch.cat([places_S[prompt:] for places_S, prompt in places])
+    return batch.input_ids_N[rows_N.to(batch.input_ids_N.device)]
 
 
 def output_head(model: PreTrainedModel) -> tuple[Tensor, Tensor | None]:
@@ -145,16 +162,27 @@ def split_rows(values_N: Tensor, lengths: Sequence[int]) -> Tensor:
     return pad_sequence(list(torch.split(values_N, list(lengths))), batch_first=True)
 
 
-def plan_passes(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Rows by falling length, cut into passes of at most `max_tokens` tokens (one sequence at least)."""
+def plan_passes(
+    prompt_ids: Sequence[Sequence[int]], token_ids: Sequence[Sequence[int]], max_tokens: int
+) -> list[list[int]]:
+    """Rows, those of one prompt together, longest first, cut into passes of at most `max_tokens` tokens (one
+    sequence at least). A prompt that is in its pass already counts SHARED_COST of its tokens.
+    """
+    prompts = [tuple(prompt) for prompt in prompt_ids]
+    lengths = [len(prompt) + len(ids) for prompt, ids in zip(prompts, token_ids, strict=True)]
+    longest: dict[tuple[int, ...], int] = {}
+    for prompt, length in zip(prompts, lengths, strict=True):
+        longest[prompt] = max(length, longest.get(prompt, 0))
     passes: list[list[int]] = []
-    tokens = 0
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if not passes or tokens + lengths[row] > max_tokens:
+    tokens = 0.0
+    for row in sorted(range(len(lengths)), key=lambda row: (-longest[prompts[row]], prompts[row], -lengths[row])):
+        together = bool(passes) and prompts[passes[-1][-1]] == prompts[row]
+        cost = lengths[row] - together * (1 - SHARED_COST) * len(prompts[row])
+        if not passes or tokens + cost > max_tokens:
             passes.append([])
-            tokens = 0
+            tokens, cost = 0.0, lengths[row]
         passes[-1].append(row)
-        tokens += lengths[row]
+        tokens += cost
     return passes
 
 
@@ -180,19 +208,18 @@ def forward_completions(
     precision: Precision = "float32",
 ) -> TrunkPass:
     """Log-probs of completions and all their states, from one forward of the trunk, without gradient."""
-    lengths = [len(prompt) + len(ids) for prompt, ids in zip(prompt_ids, token_ids, strict=True)]
     logprobs: dict[int, Tensor] = {}
     hidden: dict[int, Tensor] = {}
     dtype = compute_dtype(precision, model.device)
-    for rows in plan_passes(lengths, max_tokens_per_pass):
+    for rows in plan_passes(prompt_ids, token_ids, max_tokens_per_pass):
         batch = pack([prompt_ids[i] for i in rows], [token_ids[i] for i in rows], model.device)
         with computing_in(dtype, model.device):
             hidden_ND = packed_hidden(model, batch).float()
         logprobs_N = head_logprobs(model, hidden_ND, batch, temperature=temperature, dtype=dtype)
         logprobs.update(zip(rows, torch.split(logprobs_N, list(batch.completion_lengths)), strict=True))
-        states = zip(torch.split(hidden_ND, list(batch.lengths)), batch.prompt_lengths, strict=True)
-        hidden.update(zip(rows, [state_SD[prompt - 1 :] for state_SD, prompt in states], strict=True))
-    order = range(len(lengths))
+        for row, places_S, prompt in zip(rows, batch.places, batch.prompt_lengths, strict=True):
+            hidden[row] = hidden_ND[places_S[prompt - 1 :].to(hidden_ND.device)]
+    order = range(len(prompt_ids))
     return TrunkPass(
         pad_sequence([logprobs[i] for i in order], batch_first=True),
         pad_sequence([hidden[i] for i in order], batch_first=True),
@@ -210,7 +237,7 @@ def head_logprobs(
     """Log-probs of the completion tokens from the hidden states of a packed batch; gradients flow."""
     weight_VD, bias_V = output_head(model)
     return chunked_logprobs(
-        hidden_ND[completion_rows(batch)].to(dtype),
+        hidden_ND.index_select(0, completion_rows(batch)).to(dtype),
         weight_VD.to(dtype),
         completion_targets(batch),
         bias_V=bias_V,

@@ -55,7 +55,7 @@ class GradientPass:
         embeddings_ND = self._embeddings(batch)
         hidden_ND = packed_hidden(self._model, batch, embeddings_ND)
         with computing_in(torch.float32, hidden_ND.device):
-            states_ND = hidden_ND[completion_rows(batch)]
+            states_ND = hidden_ND.index_select(0, completion_rows(batch))
             grad_ND = self._through_head(batch, rows, states_ND.detach().to(self._dtype))
             states_ND.backward(grad_ND.to(states_ND.dtype))  # type: ignore[no-untyped-call]
             self._add_embedding_gradient(batch, embeddings_ND)
@@ -119,7 +119,12 @@ class GradientPass:
 
 
 def _parts(lengths: Sequence[int], chunk: int) -> Iterator[tuple[slice, slice]]:
-    """Neighboring completions of up to `chunk` tokens (one at least), and their places among all tokens."""
+    """Neighboring completions of up to `chunk` tokens (one at least), and their places among all tokens.
+
+    Parts are about equal: a thin one costs nearly as much as a full one.
+    """
+    total = sum(lengths)
+    chunk = min(chunk, -(-total // -(-total // chunk)) + max(lengths) // 2)
     first = start = stop = 0
     for row, length in enumerate(lengths):
         if row > first and stop - start + length > chunk:

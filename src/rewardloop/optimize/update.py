@@ -1,6 +1,6 @@
 """The one update that all methods share: from completions and a loss of their log-probs to new weights.
 
-1  pack completions into micro-batches by token budget, longest first
+1  pack completions into micro-batches by token budget, those of one prompt together: they share it
 2  add up the gradient of the loss over them (optimize/backward)
 3  guards, clipping, one step of AdamW
 """
@@ -174,9 +174,8 @@ class Updater:
     def _microbatches(
         self, prompt_ids: Sequence[Sequence[int]], token_ids: Sequence[Sequence[int]]
     ) -> Iterator[tuple[list[int], PackedBatch]]:
-        """Rows and their packed batch, longest first."""
-        lengths = [len(prompt) + len(ids) for prompt, ids in zip(prompt_ids, token_ids, strict=True)]
-        for rows in plan_passes(lengths, self.settings.tokens_per_microbatch):
+        """Rows and their packed batch, those of one prompt together."""
+        for rows in plan_passes(prompt_ids, token_ids, self.settings.tokens_per_microbatch):
             prompts, completions = [prompt_ids[i] for i in rows], [token_ids[i] for i in rows]
             yield rows, pack(prompts, completions, self.lm.model.device)
 
