@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from rewardloop.feedback.log.submissions import Submission
 from rewardloop.loop.recipe import Recipe
 from rewardloop.metrics import METRICS
 from rewardloop.optimize.policy_gradient import METHODS
+from rewardloop.serve.access import TABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -59,7 +61,26 @@ def test_every_method_is_described() -> None:
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
 def test_readme_names_both_commands_and_every_verb_and_its_links_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
-    for wanted in ("make demo", "make test", "simulate", "train-reward", "optimize", "score", "evaluate", "doctor"):
+    for wanted in (
+        "make demo",
+        "make test",
+        "rewardloop up",
+        "feedback",
+        "simulate",
+        "train-reward",
+        "optimize",
+        "score",
+        "evaluate",
+        "doctor",
+    ):
         assert wanted in text
     for link in [part.split(")")[0] for part in text.split("](")[1:]]:
         assert link.startswith("http") or (ROOT / link).exists(), link
+
+
+def test_every_route_of_programs_and_every_kind_of_feedback_is_described() -> None:
+    text = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
+    assert [path for _, path in TABLE if path.startswith("/v1/") and path.split("/")[2] not in text] == []
+    kinds = [get_args(kind.model_fields["kind"].annotation)[0] for kind in get_args(Submission)]
+    assert len(kinds) == 9
+    assert [kind for kind in kinds if f"| `{kind}` |" not in text] == []

@@ -81,17 +81,17 @@ def test_a_bad_import_stores_nothing(place: Place) -> None:
 
 
 def test_erased_is_gone(place: Place) -> None:
-    secret = "the words of somebody who will leave"
+    words = "what somebody said who will leave"
     annotator = place.person(Role.ANNOTATOR)
     who = next(user for user in place.owner.get("/api/users").json()["items"] if user["role"] == "annotator")
     place.say()
-    given = {"kind": "comment", "text": secret, "target": {"external_id": "x"}}
+    given = {"kind": "comment", "text": words, "target": {"external_id": "x"}}
     annotator.post("/v1/feedback", json=given)
     place.say(metadata={"external_id": "x"})
     place.owner.post("/api/exports", json={})
-    assert holds(place.data, secret)
+    assert holds(place.data, words)
     assert place.owner.post("/api/erase", json={"annotator_id": who["id"]}).status_code == 200
-    assert not holds(place.data, secret)
+    assert not holds(place.data, words)
     assert not holds(place.data, "the annotator")
     assert annotator.get("/api/dashboard").status_code == 401
     assert place.owner.post("/api/erase", json={"annotator_id": who["id"]}).status_code == 404

@@ -206,6 +206,33 @@ def import_(
 
 
 @feedback_app.command()
+def agreement(
+    files: Annotated[list[Path], typer.Argument(help="Files or folders of feedback, any layout of docs/feedback.md.")],
+    layout: Annotated[str | None, typer.Option(help="Layout of the files; default: found by looking.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document in place of a table.")] = False,
+    seed: Seed = 0,
+) -> None:
+    """How far people agree with each other, question by question (Krippendorff's alpha with intervals)."""
+    from rewardloop.cli.quality import agreement as run
+
+    run(files, layout, as_json, Console(), seed)
+
+
+@feedback_app.command()
+def annotators(
+    files: Annotated[list[Path], typer.Argument(help="Files or folders of feedback, any layout of docs/feedback.md.")],
+    layout: Annotated[str | None, typer.Option(help="Layout of the files; default: found by looking.")] = None,
+    criterion: Annotated[str | None, typer.Option(help="Default: the one that most judgments name.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document in place of a table.")] = False,
+    seed: Seed = 0,
+) -> None:
+    """How far each person can be trusted: reliability with interval, severity, lapses, side bias, signs."""
+    from rewardloop.cli.quality import annotators as run
+
+    run(files, layout, criterion, as_json, Console(), seed)
+
+
+@feedback_app.command()
 def export(
     out: Annotated[Path, typer.Argument(help="Folder of the export: the files and their manifest.")],
     data: DataFolder = Path("rewardloop-data"),
