@@ -51,11 +51,17 @@ class LogReader:
             raise StoreError(f"no database at {database_file(url)}; `rewardloop up` makes one")
         self.url = url
         self.reader = open_reader(url)
+        try:
+            self._check_schema()
+        except BaseException:
+            self.reader.dispose()
+            raise
+
+    def _check_schema(self) -> None:
         have = schema_version(self.reader)
         check_version(self.reader, have)
         if have != HEAD:
-            self.reader.dispose()
-            raise StoreError(f"{url} has schema {have or 'none'}, not {HEAD}; `rewardloop up` brings it up to date")
+            raise StoreError(f"{self.url} has schema {have or 'none'}, not {HEAD}; `rewardloop up` updates it")
 
     def read(self, after: int = 0, kinds: Collection[str] | None = None, limit: int = 1000) -> list[Event]:
         """Up to `limit` events with seq > `after`, in order, of `kinds` (all if None)."""
