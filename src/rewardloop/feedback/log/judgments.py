@@ -89,7 +89,7 @@ def as_prompt(value: Any) -> Prompt:
     return value if isinstance(value, str) else read_messages(value)
 
 
-def judgment_of(submission: Submission, about: Sequence[StoredCompletion], annotator: str) -> Feedback:
+def judgment_of(submission: Submission, about: Sequence[StoredCompletion], annotator: str | None) -> Feedback:
     """The judgment that `submission` passes on the completions `about`, in the order of its targets.
 
     A rating or a flag of a part of an answer is a mark on that part. Raises DataError where the completions do not bear
@@ -131,8 +131,9 @@ def _of_one(submission: _OfOne, stored: StoredCompletion) -> tuple[type[Feedback
             return Comment, {"text": text}
         case DialogueSubmission(reply=reply, evaluation=evaluation, rewrite=rewrite):
             return Dialogue, {"reply": reply, "evaluation": evaluation, "rewrite": rewrite}
-        case LiveSubmission(value=value, token_index=token, reaction_ms=reaction_ms):
-            offset, _ = stored.characters(token, token + 1)
+        case LiveSubmission(value=value, token_index=token, offset=offset, reaction_ms=reaction_ms):
+            if token is not None:
+                offset, _ = _characters(stored, (token, token + 1))
             return Live, {"offset": offset, "value": value, "reaction_ms": reaction_ms}
         case SpanSubmission(category=category, severity=severity, target=Target(tokens=(_, _) as tokens)):
             return Span, _mark(stored, tokens, category, severity)
@@ -146,7 +147,11 @@ def _of_one(submission: _OfOne, stored: StoredCompletion) -> tuple[type[Feedback
 
 
 def _mark(stored: StoredCompletion, tokens: tuple[int, int], category: str, severity: float) -> Mapping[str, Any]:
+    start, end = _characters(stored, tokens)
+    return {"start": start, "end": end, "category": category, "severity": severity}
+
+
+def _characters(stored: StoredCompletion, tokens: tuple[int, int]) -> tuple[int, int]:
     if not len(stored.ends_T):
         raise DataError(f"tokens {list(tokens)} of a completion without tokens on record; mark characters")
-    start, end = stored.characters(*tokens)
-    return {"start": start, "end": end, "category": category, "severity": severity}
+    return stored.characters(*tokens)

@@ -24,7 +24,7 @@ from rewardloop.feedback.log.event_log import EVENT_COLUMNS, LogReader, as_event
 from rewardloop.feedback.log.events import Event
 from rewardloop.feedback.log.judgments import StoredCompletion, judgment_of, stored_completion
 from rewardloop.feedback.log.schema import blob, completion, event, feedback_current, feedback_target
-from rewardloop.feedback.log.submissions import parse_submission
+from rewardloop.feedback.log.submissions import IMPORT, parse_submission
 from rewardloop.types import Feedback
 
 SETTLING_S: Final = 3.0
@@ -40,7 +40,7 @@ class SettledFeedback:
     seq: int
     ready_seq: int
     ts: float
-    annotator: str
+    annotator: str | None  # None: an imported judgment whose annotator is not known
     feedback: Feedback
     completions: tuple[StoredCompletion, ...]  # in the order shown
 
@@ -121,7 +121,7 @@ def _join(
     items: list[SettledFeedback] = []
     unusable: dict[str, str] = {}
     for row in rows:
-        annotator = row.subject_id or row.actor_id
+        annotator = row.subject_id or (None if row.actor_kind == IMPORT else row.actor_id)
         try:
             feedback = judgment_of(parse_submission(row.body), about[row.id], annotator)
         except DataError as error:

@@ -18,6 +18,8 @@ from rewardloop.types import Scale
 
 EXTERNAL = "external:"  # before the name of an annotator who has no account here, so that he can never be taken for one
 
+IMPORT = "import"  # kind of the actor that stores what others collected
+
 Name = Annotated[str, Field(min_length=1, max_length=NAME.length, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Whole = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -153,8 +155,15 @@ class DialogueSubmission(_OfOne):
 class LiveSubmission(_OfOne):
     kind: Literal["live"]
     value: Literal[-1, 1]
-    token_index: Whole
+    token_index: Whole | None = None  # the token that had just appeared
+    offset: Whole | None = None  # or the character, where there are no tokens on record
     reaction_ms: Whole
+
+    @model_validator(mode="after")
+    def _check(self) -> LiveSubmission:
+        if (self.token_index is None) == (self.offset is None):
+            raise ValueError("give one of token_index, offset")
+        return self
 
 
 class SpanSubmission(_OfOne):
