@@ -40,6 +40,12 @@ Overrides = Annotated[
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same bits.")]
 
 
+feedback_app = typer.Typer(help="Feedback in files and in a data directory.", no_args_is_help=True)
+app.add_typer(feedback_app, name="feedback")
+
+DataFolder = Annotated[Path, typer.Option("--data", help="Data directory of the installation.")]
+
+
 @app.command()
 def simulate(
     out: Annotated[Path, typer.Option("--out", help="Folder of the run; an interrupted run goes on.")] = Path(
@@ -167,6 +173,34 @@ def evaluate(
         world_seed=world_seed,
         language=known("--language", language, "en", "zh"),
     )
+
+
+@feedback_app.command("import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(help="Files or folders of feedback, any layout of docs/feedback.md.")],
+    data: DataFolder = Path("rewardloop-data"),
+    layout: Annotated[str | None, typer.Option(help="Layout of the files; default: found by looking.")] = None,
+) -> None:
+    """Store feedback from files, as if it had been given here; what was imported before is recognized."""
+    from rewardloop.cli.feedback import import_files as run
+
+    run(files, data, layout, Console())
+
+
+@feedback_app.command()
+def export(
+    out: Annotated[Path, typer.Argument(help="Folder of the export: the files and their manifest.")],
+    data: DataFolder = Path("rewardloop-data"),
+    files: Annotated[list[Path] | None, typer.Option("--from", help="Files instead of the data directory.")] = None,
+    layout: Annotated[str, typer.Option(help="A layout of docs/storage.md, e.g. trl-preference.")] = "rewardloop",
+    form: Annotated[str, typer.Option("--format", help="jsonl or parquet.")] = "jsonl",
+    kinds: Annotated[list[str] | None, typer.Option("--kind", help="Only this kind. Repeatable.")] = None,
+) -> None:
+    """Write feedback for other programs: TRL, HH-RLHF, Argilla, Label Studio, Open WebUI, or our own layout."""
+    from rewardloop.cli.feedback import export_files as run
+    from rewardloop.cli.names import known
+
+    run(out, data, files or [], layout, known("--format", form, "jsonl", "parquet"), kinds or [], Console())
 
 
 @app.command()

@@ -129,7 +129,7 @@ def read_argilla(record: Record) -> Iterator[Feedback]:
     prompt, completions = _texts(record["fields"])
     for question, answer, annotator in _argilla_answers(record["responses"]):
         base = {"prompt": prompt, "annotator": annotator, "criterion": question}
-        yield from _read_answer(base, completions, question, answer)
+        yield from _read_answer(base, completions, question, answer, _scale(record.get("metadata")))
 
 
 def _argilla_answers(responses: Any) -> Iterator[tuple[str, Any, str | None]]:
@@ -145,11 +145,14 @@ def _argilla_answers(responses: Any) -> Iterator[tuple[str, Any, str | None]]:
                 yield question, answer.get("value"), _name(person.get("user_id"))
 
 
-def _read_answer(base: Record, completions: Mapping[str, str], question: str, answer: Any) -> Iterator[Feedback]:
+def _read_answer(
+    base: Record, completions: Mapping[str, str], question: str, answer: Any, scale: Record
+) -> Iterator[Feedback]:
     """The kind of a question shows in its answer: a number, a name, a text, ranks, spans."""
     completion = _only(completions)
     if isinstance(answer, bool | int):
-        yield build_feedback(Rating, {**base, "completion": completion, "value": int(answer), **_stars(int(answer))})
+        stars = {"value": int(answer), **_stars(int(answer)), **scale}
+        yield build_feedback(Rating, {**base, "completion": completion, **stars})
     elif isinstance(answer, str):
         yield _choose(base, completions, answer) or _write(base, completions, question, answer)
     elif isinstance(answer, list) and all(isinstance(part, Mapping) and "rank" in part for part in answer):
@@ -168,6 +171,13 @@ def _read_answer(base: Record, completions: Mapping[str, str], question: str, an
 def _stars(value: int) -> dict[str, Any]:
     """Five stars unless the value shows that there are more: exports do not carry the scale."""
     return {"scale": {"low": 0 if value < 1 else 1, "high": 5 if value <= 5 else 10}}
+
+
+def _scale(metadata: Any) -> Record:
+    """The scale, where the file was written by us (export_layouts.py)."""
+    if isinstance(metadata, Mapping) and metadata.get("low") is not None:
+        return {"scale": {"low": metadata["low"], "high": metadata["high"]}}
+    return {}
 
 
 # ---------------------------------------------------------------- Label Studio
@@ -195,7 +205,8 @@ def _read_result(base: Record, completions: Mapping[str, str], result: Record) -
     match result.get("type"):
         case "rating":
             number = int(value["rating"])
-            yield build_feedback(Rating, {**base, "completion": _only(about), "value": number, **_stars(number)})
+            stars = {"value": number, **_stars(number), **_scale(result.get("meta"))}
+            yield build_feedback(Rating, {**base, "completion": _only(about), **stars})
         case "pairwise":
             chosen = _choose(base, completions, str(value["selected"]))
             if chosen:

@@ -74,6 +74,11 @@ def write_transcript(messages: Sequence[Message]) -> str:
     return "\n\n".join(f"{_SPEAKERS[turn.role]}: {turn.content}" for turn in messages)
 
 
+def write_dialogue(messages: Sequence[Message]) -> str:
+    """The whole conversation, an empty line before every turn, as HH-RLHF has it."""
+    return "".join(f"\n\n{_SPEAKERS[turn.role]}: {turn.content}" for turn in messages)
+
+
 def split_answer(messages: tuple[Message, ...]) -> tuple[Prompt, str]:
     """(prompt, completion) of a conversation that ends with the assistant. Raises DataError where it does not."""
     if not messages or messages[-1].role != "assistant":

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from itertools import combinations
 from typing import Any, Final
 
-from rewardloop.feedback.conversations import write_transcript
+from rewardloop.feedback.conversations import write_dialogue, write_transcript
 from rewardloop.feedback.records import to_record
 from rewardloop.types import (
     THUMB,
@@ -146,8 +146,7 @@ def _hh(judgment: Feedback) -> Iterator[Record]:
 def _dialogue(prompt: Prompt, text: str) -> str:
     if isinstance(prompt, str):
         return prompt + text
-    turns = [(*prompt, Message("assistant", text))]
-    return "".join(f"\n\n{write_transcript((turn, turn)).split(chr(10) * 2)[0]}" for turn in turns[0])
+    return write_dialogue((*prompt, Message("assistant", text)))
 
 
 # ---------------------------------------------------------------- Argilla
@@ -155,7 +154,9 @@ def _dialogue(prompt: Prompt, text: str) -> str:
 
 def _argilla(judgment: Feedback) -> Iterator[Record]:
     """Records of Argilla 2; the scale of a rating stands in the metadata, as Argilla keeps it with its settings."""
-    question, value, texts, extra = judgment.criterion, None, _texts(judgment), {}
+    question, texts = judgment.criterion, _texts(judgment)
+    value: Any = None
+    extra: Record = {}
     match judgment:
         case Rating(value=stars, scale=scale):
             value, extra = stars, {"low": scale.low, "high": scale.high}
@@ -194,7 +195,9 @@ def _prompt_field(prompt: Prompt) -> Record:
 
 def _label_studio(judgment: Feedback) -> Iterator[Record]:
     """Tasks of Label Studio, each with one annotation."""
-    name, kind, value, meta = judgment.criterion, "", {}, {}
+    name, kind = judgment.criterion, ""
+    value: Record = {}
+    meta: Record = {}
     match judgment:
         case Rating(value=stars, scale=scale):
             kind, value, meta = "rating", {"rating": stars}, {"low": scale.low, "high": scale.high}

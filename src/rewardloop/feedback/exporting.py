@@ -17,12 +17,12 @@ from typing import Any, Final, Literal
 
 from rewardloop.errors import ConfigError, DataError
 from rewardloop.feedback.export_layouts import LAYOUTS, Record
+from rewardloop.feedback.reading import MANIFEST
 from rewardloop.files import write_text, written_whole
 from rewardloop.types import Feedback
 
 Format = Literal["jsonl", "parquet"]
 FORMATS: Final = ("jsonl", "parquet")
-MANIFEST: Final = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +73,17 @@ def export_feedback(
     if form not in FORMATS:
         raise ConfigError(f"the format is {form!r}; expected {' or '.join(FORMATS)}")
     records = LAYOUTS[layout](feedback)
-    told = [judgment for record, judgments in records for judgment in judgments]
-    left_out = Counter(map(_kind, feedback)) - Counter(map(_kind, dict.fromkeys(told)))
+    told = {id(judgment) for _, judgments in records for judgment in judgments}
+    left_out = Counter(_kind(judgment) for judgment in feedback if id(judgment) not in told)
     if not records:
         raise DataError(f"none of {len(feedback)} judgments can be written as {layout}; choose another layout")
     with written_whole(Path(folder)) as unfinished:
         unfinished.mkdir()
         files = tuple(_write_files(unfinished, [record for record, _ in records], form))
         kinds = Counter(map(_kind, feedback))
-        manifest = Manifest(layout, form, len(feedback), dict(kinds), dict(left_out), files, seq_range)
+        manifest = Manifest(
+            layout, form, len(feedback), dict(sorted(kinds.items())), dict(sorted(left_out.items())), files, seq_range
+        )
         write_text(unfinished / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
     return manifest
 

@@ -1,4 +1,4 @@
-"""Reading feedback: files and folders of JSON lines, JSON lists, CSV and TSV, in any layout of layouts.yaml."""
+"""Reading feedback: files and folders of JSON lines, JSON lists, CSV, TSV, Parquet, in any layout of layouts.yaml."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from rewardloop.feedback.layouts import Layout, builtin_layouts, find_layout, re
 from rewardloop.feedback.records import from_record
 from rewardloop.types import Edit, Feedback, Preference
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+MANIFEST = "manifest.json"  # beside an export of ours; says what it holds, and is no feedback
 csv.field_size_limit(10_000_000)  # a completion may be longer than the 131,072 characters that csv allows
 
 
@@ -75,7 +76,9 @@ def _list_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder of feedback")
-    found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
+    found = sorted(
+        file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file() and file.name != MANIFEST
+    )
     if not found:
         raise DataError(f"{path}: no file of feedback in this folder; expected {', '.join(SUFFIXES)}")
     return found
@@ -114,6 +117,8 @@ def _keep_telling(read: Iterator[tuple[int, Feedback]], skipped: Counter[str]) -
 
 
 def _read_lines(file: Path) -> Iterator[_Line]:
+    if file.suffix == ".parquet":
+        return _read_parquet(file)
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -151,6 +156,22 @@ def _read_table(file: Path, text: str) -> Iterator[_Line]:
             yield _Line(rows.line_num, {name: _cell(value) for name, value in row.items()})
     except csv.Error as error:
         raise DataError(f"{file}:{rows.line_num}: not a well-formed table: {error}") from error
+
+
+def _read_parquet(file: Path) -> Iterator[_Line]:
+    """Rows of a Parquet table; a cell without a value is one that the record does not have."""
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise DataError(f"{file}: Parquet needs pyarrow: pip install 'rewardloop[export]'") from error
+    try:
+        rows = parquet.read_table(file).to_pylist()
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{file}: not a Parquet table: {error}") from error
+    if not rows:
+        raise DataError(f"{file}: the table is empty; expected a record of feedback in each row")
+    for number, row in enumerate(rows, start=1):
+        yield _Line(number, {name: value for name, value in row.items() if value is not None})
 
 
 def _cell(value: str) -> Any:

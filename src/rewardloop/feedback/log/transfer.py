@@ -89,7 +89,7 @@ def _texts_of(judgment: Feedback) -> tuple[str, ...]:
 
 
 def _completion_events(name: str, prompt: Prompt, text: str, actor_id: str) -> Iterator[NewEvent]:
-    given = {"actor_id": actor_id, "actor_kind": IMPORT, "target_id": name}
+    given: dict[str, Any] = {"actor_id": actor_id, "actor_kind": IMPORT, "target_id": name}
     yield NewEvent(kind="completion.started", body={"prompt": _plain(prompt)}, idem_key=f"{name}-s", **given)
     yield NewEvent(kind="completion.finished", body={"text": text}, idem_key=f"{name}-f", **given)
 
