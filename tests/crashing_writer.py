@@ -1,6 +1,6 @@
 """A process that appends until it is killed: python crashing_writer.py URL [FIRST]
 
-Four threads send the keys FIRST, FIRST + 1 ... (from 0) and print "actor key seq" after each acknowledgment.
+Sixteen threads send the keys FIRST, FIRST + 1 ... (from 0) and print "actor key seq" after each acknowledgment.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from log_events import finished, said, started
 from rewardloop.feedback.log.event_log import EventLog
 from rewardloop.feedback.log.writer import Writer
 
-CLIENTS = 4
+CLIENTS = 16
 
 
 def main(url: str, first: int = 0) -> None:
