@@ -1,6 +1,6 @@
-"""A process that appends until it is killed: python crashing_writer.py URL
+"""A process that appends until it is killed: python crashing_writer.py URL [FIRST]
 
-Four threads send the keys 0, 1, 2 ... again from the beginning, and print "actor key seq" after each acknowledgment.
+Sixteen threads send the keys FIRST, FIRST + 1 ... (from 0) and print "actor key seq" after each acknowledgment.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from log_events import finished, said, started
 from rewardloop.feedback.log.event_log import EventLog
 from rewardloop.feedback.log.writer import Writer
 
-CLIENTS = 4
+CLIENTS = 16
 
 
-def main(url: str) -> None:
+def main(url: str, first: int = 0) -> None:
     log = EventLog(url)
     writer = Writer(log)
-    threads = [threading.Thread(target=send, args=(writer, f"p{number}")) for number in range(CLIENTS)]
+    threads = [threading.Thread(target=send, args=(writer, f"p{number}", first)) for number in range(CLIENTS)]
     for thread in threads:
         thread.start()
 
 
-def send(writer: Writer, actor: str) -> None:
-    key = 0
+def send(writer: Writer, actor: str, first: int) -> None:
+    key = first
     while True:
         name = f"{actor}-{key}"
         thumb = said({"external_id": name}, by=actor, key=str(key))
@@ -37,4 +37,4 @@ def send(writer: Writer, actor: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], *map(int, sys.argv[2:]))

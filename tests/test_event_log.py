@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from log_events import derived, finished, retracted, said, sampled, started
+from postgres_server import Server
 from rewardloop.errors import DataError
 from rewardloop.feedback.log.event_log import EventLog, LogReader
 from rewardloop.feedback.log.events import KINDS, NewEvent, new_id
@@ -330,3 +331,22 @@ def test_waiting_ends_with_the_commit_here_and_in_another_reader(log: EventLog) 
         for thread in threads:
             thread.join(timeout=60)
     assert found == [1, 1]
+
+
+def test_several_writers_of_one_postgresql_take_turns_and_a_reader_misses_nothing(postgres: Server) -> None:
+    url = postgres.new_database()
+    with EventLog(url) as one, EventLog(url) as two, LogReader(url) as reader:
+
+        def append(log: EventLog, name: str) -> None:
+            for number in range(30):
+                log.append([said("c1", by=name, key=str(number))] * (1 + number % 3))
+
+        threads = [threading.Thread(target=append, args=(log, f"p{n}")) for n, log in enumerate((one, two, one, two))]
+        for thread in threads:
+            thread.start()
+        seen: list[int] = []
+        while len(seen) < 120 and (any(t.is_alive() for t in threads) or reader.last_seq() > len(seen)):
+            seen += [event.seq for event in reader.read(after=seen[-1] if seen else 0)]
+        for thread in threads:
+            thread.join()
+    assert seen == list(range(1, 121))

@@ -149,7 +149,7 @@ def test_what_does_not_fit_its_answer_is_set_aside_with_the_reason(tmp_path: Pat
         ({"kind": "rating", "value": 4.5}, "value"),
         ({"kind": "rating", "value": True}, "value"),
         ({"kind": "rating", "value": 2, "scale": {"low": 3, "high": 3}}, "scale"),
-        ({"kind": "rating", "value": 2, "targets": THREE}, "targets"),
+        ({"kind": "rating", "value": 2, "targets": THREE}, "target"),
         ({"kind": "rating", "value": 2, "target": {}}, "target"),
         ({"kind": "rating", "value": 2, "target": {"completion_id": "c", "external_id": "e"}}, "target"),
         ({"kind": "rating", "value": 2, "target": {"completion_id": "c", "tokens": [3, 3]}}, "target"),

@@ -89,6 +89,14 @@ def test_the_log_loses_nothing_and_knows_what_it_has(tmp_path: Path, feedback: l
         assert log.last_seq() == seq_range[1]
 
 
+def test_equal_judgments_are_different_ones(tmp_path: Path) -> None:
+    twice: list[Feedback] = [Comment(prompt="x", completion="a", text="b")] * 2
+    with EventLog(data_url(tmp_path), lambda: 1000.0) as log:
+        assert import_into(log, twice).stored == 2
+        assert import_into(log, [*twice, *twice]).stored == 2
+        assert export_from(log, now=2000.0)[0] == twice * 2
+
+
 # ---------------------------------------------------------------- what each layout holds
 
 
