@@ -41,6 +41,15 @@ METRICS: Mapping[str, Metric] = {
     "policy/approx_kl": Metric("mean k3 of pi against pi_prox, nats per token", "below 0.02"),
     "policy/clip_fraction": Metric("share of tokens whose ratio was clipped", "below 0.3"),
     "policy/ess": Metric("effective share of the batch under the sequence weights pi/mu", "above 0.5"),
+    "policy/step_kl": Metric(
+        "KL of the policy before the iteration against after it, nats per sequence", "at most 1/36 of the target"
+    ),
+    "policy/engine_log_ratio": Metric(
+        "greatest |log pi - log mu| of a token under the same weights, update against engine",
+        "below 0.0001 in float32, where more than 0.001 ends the run",
+    ),
+    "policy/version_lag": Metric("weight versions between sampling and learning", "0; over 2 drops the batch"),
+    "policy/dropped_batches": Metric("batches dropped so far, too old or below half their effective size", "0"),
     "policy/length": Metric("mean completion length, tokens", "no steady rise"),
     "policy/entropy": Metric("mean of -log pi of the sampled tokens, nats per token", "no fall to 0"),
     "policy/skipped_steps": Metric("optimizer steps skipped by a guard so far", "0"),

@@ -1,0 +1,189 @@
+"""How one iteration moves the policy: fresh samples only, some passes over them, and no further than it may go."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from rewardloop.functional.advantages import update_running_mean
+from rewardloop.hardware import compute_dtype
+from rewardloop.loop.journal import above, below
+from rewardloop.loop.recipe import Recipe
+from rewardloop.loop.seeds import derive_rng
+from rewardloop.models.language_model import LanguageModel
+from rewardloop.optimize.bounds import (
+    MAX_APPROX_KL,
+    Freshness,
+    check_agreement,
+    draw_back,
+    keep_weights,
+    measure_freshness,
+    step_kl,
+    step_limit,
+)
+from rewardloop.optimize.policy_gradient import (
+    METHODS,
+    LossOutput,
+    PolicyBatch,
+    PolicyGradient,
+    compute_advantages,
+    compute_returns,
+    policy_loss,
+)
+from rewardloop.optimize.update import Updater, UpdateReport, UpdateSettings
+from rewardloop.reward.scoring import padded
+from rewardloop.types import ScoredRollout
+
+WARM_UP = 12  # optimizer steps
+DRAWS_BACK, ENOUGH = 4, 1.1  # the square law that shortens a step holds for small ones: large ones take a few
+
+
+class Mover:
+    """The optimizer of the policy and what it remembers from batch to batch."""
+
+    def __init__(self, policy: LanguageModel, recipe: Recipe) -> None:
+        self.policy = policy
+        self.recipe = recipe
+        settings = recipe.optimizer
+        self.method = METHODS[settings.method]
+        self.updater = Updater(
+            policy,
+            UpdateSettings(
+                lr=settings.lr or usual_lr(sum(weight.numel() for weight in policy.model.parameters())),
+                warm_up=WARM_UP,
+                tokens_per_microbatch=settings.tokens_per_microbatch,
+                precision=recipe.precision,
+            ),
+        )
+        self.running_mean = 0.0
+        self.dropped_batches = 0
+
+    def move(
+        self, scored: ScoredRollout, *, beta: float, gae_lambda: float, iteration: int, weight_version: int
+    ) -> dict[str, float]:
+        """Move the policy on this batch, or drop it where it is too far from the policy; what that did.
+
+        Raises TrainingError where the engine that sampled does not agree with the policy as it is trained.
+        """
+        proximal_BT = self._logprobs(scored)
+        fresh = self._freshness(scored, proximal_BT, weight_version)
+        if not fresh.usable:
+            self.dropped_batches += 1
+            return self._metrics(fresh, None, 0.0)
+        advantages_BT = compute_advantages(
+            self.method,
+            scored,
+            beta=beta,
+            gae_lambda=gae_lambda,
+            running_mean=self.running_mean,
+            proximal_logprobs_BT=proximal_BT,
+        )
+        returns_BT = compute_returns(self.method, scored, beta=beta, gae_lambda=gae_lambda)
+        self.running_mean = update_running_mean(self.running_mean, returns_BT)
+        batch = PolicyBatch.make(self.method, scored, proximal_BT, advantages_BT, beta=beta)
+        before = keep_weights(self.policy)
+        report = self._epochs(scored, batch, iteration)
+        return self._metrics(fresh, report, self._hold_back(scored, proximal_BT, before))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All but the policy's weights, ready for safetensors; see `restore`."""
+        memory = torch.tensor([self.running_mean, self.dropped_batches], dtype=torch.float64)
+        return above("optimizer.", self.updater.state_tensors()) | {"memory": memory}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on where `tensors` was taken, bit for bit."""
+        self.updater.load_state_tensors(below(state, "optimizer."))
+        self.running_mean, dropped = state["memory"].tolist()
+        self.dropped_batches = int(dropped)
+
+    # ---------------------------------------------------------------- parts of a move
+
+    def _freshness(self, scored: ScoredRollout, proximal_BT: Tensor, weight_version: int) -> Freshness:
+        versions = [torch.from_numpy(c.weight_versions_T) for c in scored.rollout.completions]
+        fresh = measure_freshness(
+            proximal_BT,
+            scored.old_logprobs_BT,
+            scored.completion_mask_BT,
+            padded(versions).to(proximal_BT.device),
+            weight_version,
+        )
+        if compute_dtype(self.recipe.precision, self.policy.device) == torch.float32:
+            check_agreement(fresh.log_ratio)
+        return fresh
+
+    def _epochs(self, scored: ScoredRollout, batch: PolicyBatch, iteration: int) -> UpdateReport:
+        """Passes over the batch in minibatches; the report of the last step."""
+        settings, completions = self.recipe.optimizer, scored.rollout.completions
+        rng = derive_rng(self.recipe.seed, "minibatches", iteration)
+        report: UpdateReport | None = None
+        for _ in range(settings.epochs):
+            for rows in torch.from_numpy(rng.permutation(len(completions))).tensor_split(settings.minibatches):
+                part = [completions[row] for row in rows.tolist()]
+                report = self.updater.step(
+                    [c.prompt_ids for c in part],
+                    [c.token_ids for c in part],
+                    partial(_loss, self.method, batch.minibatch(rows)),
+                    temperature=self.recipe.sampling.temperature,
+                )
+            assert report is not None
+            if report.metrics.get("approx_kl", 0.0) > MAX_APPROX_KL:
+                break
+        assert report is not None
+        return report
+
+    def _hold_back(self, scored: ScoredRollout, before_BT: Tensor, before: dict[str, Tensor]) -> float:
+        """Draw the policy back where this iteration moved it too far; returns the nats per sequence that are left.
+
+        Measured on one completion of each prompt.
+        """
+        rows = slice(None, None, self.recipe.sampling.group_size)
+        before_BT, mask_BT = before_BT[rows], scored.completion_mask_BT[rows]
+        limit = step_limit(self.recipe.optimizer.target_kl, mask_BT)
+        moved = self._moved(scored, before_BT, rows)
+        for _ in range(DRAWS_BACK):
+            if moved > ENOUGH * limit:
+                draw_back(self.policy, before, moved, limit)
+                moved = self._moved(scored, before_BT, rows)
+        return moved
+
+    def _moved(self, scored: ScoredRollout, before_BT: Tensor, rows: slice) -> float:
+        after_BT = self._logprobs(scored, rows)
+        width = after_BT.shape[1]
+        return step_kl(before_BT[:, :width], after_BT, scored.completion_mask_BT[rows, :width])
+
+    def _logprobs(self, scored: ScoredRollout, rows: slice = slice(None)) -> Tensor:
+        """Of the policy as it is, computed as in training."""
+        completions = scored.rollout.completions[rows]
+        return self.updater.logprobs(
+            [c.prompt_ids for c in completions],
+            [c.token_ids for c in completions],
+            temperature=self.recipe.sampling.temperature,
+        )
+
+    def _metrics(self, fresh: Freshness, report: UpdateReport | None, moved: float) -> dict[str, float]:
+        """Without a report, the batch was dropped."""
+        found = report.metrics if report else {}
+        return {
+            "policy/loss": report.loss if report else 0.0,
+            "policy/grad_norm": report.grad_norm if report else 0.0,
+            "policy/approx_kl": found.get("approx_kl", 0.0),
+            "policy/clip_fraction": found.get("clip_fraction", 0.0),
+            "policy/step_kl": moved,
+            "policy/ess": fresh.ess,
+            "policy/engine_log_ratio": fresh.log_ratio,
+            "policy/version_lag": float(fresh.lag),
+            "policy/dropped_batches": float(self.dropped_batches),
+            "policy/skipped_steps": float(self.updater.skipped_steps),
+        }
+
+
+def _loss(method: PolicyGradient, batch: PolicyBatch, logprobs_BT: Tensor, rows: Tensor) -> LossOutput:
+    """The loss of some rows of a minibatch, as the update asks for it."""
+    return policy_loss(method, logprobs_BT, batch.rows(rows))
+
+
+def usual_lr(parameters: int) -> float:
+    """2e-4 for a million parameters, 8e-5 for 3M, 2e-5 for 15M; between 3e-6 (large models) and 3e-4."""
+    return float(min(3e-4, max(3e-6, 2e-4 * (1e6 / max(parameters, 1)) ** 0.85)))
