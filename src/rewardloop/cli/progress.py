@@ -49,6 +49,8 @@ def describe(metrics: Mapping[str, float]) -> str:
         f"\\[{metrics['held_out/gain_low']:+.3f}, {metrics['held_out/gain_high']:+.3f}]",
         f"win rate {metrics['held_out/win_rate']:.2f}",
     ]
+    if "held_out/proxy" in metrics:
+        parts.append(f"reward {metrics['held_out/proxy']:+.2f}")
     if "policy/kl" in metrics:
         parts.append(f"KL {metrics['policy/kl']:.1f} nats")
     parts += [f"{label} {metrics[name]:.0%}" for name, label in DEFECTS.items() if name in metrics]
