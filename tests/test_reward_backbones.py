@@ -300,6 +300,29 @@ def test_parts_of_a_batch_add_up_to_the_batch(folders: dict[str, Path]) -> None:
     assert losses[0] == pytest.approx(math.log(2), abs=0.05)  # a head that knows nothing yet: the mean, not the sum
 
 
+def test_a_whole_backbone_does_not_count_length_twice(folders: dict[str, Path]) -> None:
+    """Where nothing but length decides, the slope explains the choices from the first step, and the reward need not."""
+    rng = np.random.default_rng(0)
+    sizes_B2 = rng.integers(1, 40, size=(160, 2))
+    longer_B = (sizes_B2[:, 0] > sizes_B2[:, 1]) ^ (rng.random(160) < 0.15)
+    texts = [(" a" * n, " a" * m) for n, m in sizes_B2.tolist()]
+    feedback: list[Feedback] = [
+        Preference(prompt=f"p{i}", first=a, second=b, choice="first" if won else "second")
+        for i, ((a, b), won) in enumerate(zip(texts, longer_B, strict=True))
+        if a != b
+    ]
+    model = train_classifier(
+        feedback, make_classifier(folders["llama"], seed=0), settings=TrainingSettings(lr=3e-3), seed=0
+    )
+    firsts, seconds = zip(*texts, strict=True)
+    prompts = ["p"] * len(texts)
+    alone_B = model.choice_logits(prompts, firsts, seconds)
+    swayed_B = model.choice_logits(prompts, firsts, seconds, swayed_by_length=True)
+    right = np.logaddexp(0, np.where(longer_B, -swayed_B, swayed_B)).mean()
+    assert right < 0.45 < math.log(2)
+    assert np.abs(alone_B).mean() < 0.5 * np.abs(swayed_B).mean()
+
+
 def test_learning_rates_by_size() -> None:
     assert default_lr(1_000_000) == default_lr(3_000_000) == 3e-4
     assert default_lr(12_000_000) == pytest.approx(1.5e-4)
