@@ -24,7 +24,7 @@ from rewardloop.optimize.bounds import (
     step_kl,
     step_limit,
 )
-from rewardloop.types import Completion, Prompt, Rollout
+from rewardloop.types import Completion, Prompt, Rollout, ScoredRollout
 from tiny_models import tiny_lm
 
 MASK_BT = torch.tensor([[True, True, True], [True, True, False]])
@@ -162,3 +162,18 @@ def test_batches_that_are_too_old_are_dropped_and_counted(versions: int, nats: f
     again = learner()
     again.restore(running.tensors())
     assert again.mover.dropped_batches == dropped
+
+
+def test_the_third_dropped_batch_in_a_row_ends_the_run() -> None:
+    running = learner()
+    fresh = running.score(running.sample(PROMPTS, "sample", 0), Letters()).scored
+    old = running.score(aged(fresh.rollout, 3, 0.0), Letters()).scored
+
+    def move(scored: ScoredRollout) -> None:
+        running.mover.move(scored, beta=0.1, gae_lambda=1.0, iteration=0, weight_version=0)
+
+    for scored in (old, old, fresh, old, old):
+        move(replace(scored, old_logprobs_BT=running.mover.logprobs(scored)))
+    with pytest.raises(TrainingError, match="3 weight versions old"):
+        move(old)
+    assert running.mover.dropped_batches == 5

@@ -319,7 +319,7 @@ def test_a_whole_backbone_does_not_count_length_twice(folders: dict[str, Path]) 
     alone_B = model.choice_logits(prompts, firsts, seconds)
     swayed_B = model.choice_logits(prompts, firsts, seconds, swayed_by_length=True)
     right = np.logaddexp(0, np.where(longer_B, -swayed_B, swayed_B)).mean()
-    assert right < 0.45 < math.log(2)
+    assert right < 0.55 < math.log(2)
     assert np.abs(alone_B).mean() < 0.5 * np.abs(swayed_B).mean()
 
 

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from rewardloop.errors import TrainingError
 from rewardloop.functional.advantages import update_running_mean
 from rewardloop.hardware import compute_dtype
 from rewardloop.loop.journal import above, below
@@ -14,7 +15,9 @@ from rewardloop.loop.recipe import Recipe
 from rewardloop.loop.seeds import derive_rng
 from rewardloop.models.language_model import LanguageModel
 from rewardloop.optimize.bounds import (
+    LEAST_ESS,
     MAX_APPROX_KL,
+    MOST_LAG,
     Freshness,
     check_agreement,
     draw_back,
@@ -37,6 +40,7 @@ from rewardloop.reward.scoring import padded
 from rewardloop.types import ScoredRollout
 
 WARM_UP = 12  # optimizer steps
+DROPS_IN_A_ROW = 3  # then something is wrong that dropping does not mend
 DRAWS_BACK, ENOUGH = 4, 1.1  # the square law that shortens a step holds for small ones: large ones take a few
 
 
@@ -59,19 +63,22 @@ class Mover:
         )
         self.running_mean = 0.0
         self.dropped_batches = 0
+        self._dropped_in_a_row = 0
 
     def move(
         self, scored: ScoredRollout, *, beta: float, gae_lambda: float, iteration: int, weight_version: int
     ) -> dict[str, float]:
         """Move the policy on this batch, or drop it where it is too far from the policy; what that did.
 
-        Raises TrainingError where the engine that sampled does not agree with the policy as it is trained.
+        Raises TrainingError where the engine that sampled does not agree with the policy as it is trained, and at the
+        third batch in a row that had to be dropped.
         """
-        proximal_BT = self._logprobs(scored)
+        proximal_BT = self.logprobs(scored)
         fresh = self._freshness(scored, proximal_BT, weight_version)
         if not fresh.usable:
-            self.dropped_batches += 1
+            self._drop(fresh)
             return self._metrics(fresh, None, 0.0)
+        self._dropped_in_a_row = 0
         advantages_BT = compute_advantages(
             self.method,
             scored,
@@ -87,16 +94,26 @@ class Mover:
         report = self._epochs(scored, batch, iteration)
         return self._metrics(fresh, report, self._hold_back(scored, proximal_BT, before))
 
+    def logprobs(self, scored: ScoredRollout, rows: slice = slice(None)) -> Tensor:
+        """Of the policy as it is, computed as in training."""
+        completions = scored.rollout.completions[rows]
+        return self.updater.logprobs(
+            [c.prompt_ids for c in completions],
+            [c.token_ids for c in completions],
+            temperature=self.recipe.sampling.temperature,
+        )
+
     def tensors(self) -> dict[str, Tensor]:
         """All but the policy's weights, ready for safetensors; see `restore`."""
-        memory = torch.tensor([self.running_mean, self.dropped_batches], dtype=torch.float64)
+        numbers = [self.running_mean, self.dropped_batches, self._dropped_in_a_row]
+        memory = torch.tensor(numbers, dtype=torch.float64)
         return above("optimizer.", self.updater.state_tensors()) | {"memory": memory}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on where `tensors` was taken, bit for bit."""
         self.updater.load_state_tensors(below(state, "optimizer."))
-        self.running_mean, dropped = state["memory"].tolist()
-        self.dropped_batches = int(dropped)
+        self.running_mean, dropped, in_a_row = state["memory"].tolist()
+        self.dropped_batches, self._dropped_in_a_row = int(dropped), int(in_a_row)
 
     # ---------------------------------------------------------------- parts of a move
 
@@ -112,6 +129,16 @@ class Mover:
         if compute_dtype(self.recipe.precision, self.policy.device) == torch.float32:
             check_agreement(fresh.log_ratio)
         return fresh
+
+    def _drop(self, fresh: Freshness) -> None:
+        self.dropped_batches += 1
+        self._dropped_in_a_row += 1
+        if self._dropped_in_a_row >= DROPS_IN_A_ROW:
+            raise TrainingError(
+                f"{self._dropped_in_a_row} batches in a row were too far from the policy to learn from: the last was "
+                f"{fresh.lag} weight versions old (at most {MOST_LAG}) with an effective share of {fresh.ess:.2f} (at "
+                f"least {LEAST_ESS}); sample with fresher weights, in float32, or shorter completions"
+            )
 
     def _epochs(self, scored: ScoredRollout, batch: PolicyBatch, iteration: int) -> UpdateReport:
         """Passes over the batch in minibatches; the report of the last step."""
@@ -149,18 +176,9 @@ class Mover:
         return moved
 
     def _moved(self, scored: ScoredRollout, before_BT: Tensor, rows: slice) -> float:
-        after_BT = self._logprobs(scored, rows)
+        after_BT = self.logprobs(scored, rows)
         width = after_BT.shape[1]
         return step_kl(before_BT[:, :width], after_BT, scored.completion_mask_BT[rows, :width])
-
-    def _logprobs(self, scored: ScoredRollout, rows: slice = slice(None)) -> Tensor:
-        """Of the policy as it is, computed as in training."""
-        completions = scored.rollout.completions[rows]
-        return self.updater.logprobs(
-            [c.prompt_ids for c in completions],
-            [c.token_ids for c in completions],
-            temperature=self.recipe.sampling.temperature,
-        )
 
     def _metrics(self, fresh: Freshness, report: UpdateReport | None, moved: float) -> dict[str, float]:
         """Without a report, the batch was dropped."""
