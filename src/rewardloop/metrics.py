@@ -44,6 +44,7 @@ METRICS: Mapping[str, Metric] = {
     "policy/step_kl": Metric(
         "KL of the policy before the iteration against after it, nats per sequence", "at most 1/36 of the target"
     ),
+    "policy/pace": Metric("factor on the learning rate, after steps that went too far", "1; steady below it"),
     "policy/engine_log_ratio": Metric(
         "greatest |log pi - log mu| of a token under the same weights, update against engine",
         "below 0.0001 in float32, where more than 0.001 ends the run",

@@ -42,6 +42,7 @@ from rewardloop.types import ScoredRollout
 WARM_UP = 12  # optimizer steps
 DROPS_IN_A_ROW = 3  # then something is wrong that dropping does not mend
 DRAWS_BACK, ENOUGH = 4, 1.1  # the square law that shortens a step holds for small ones: large ones take a few
+LEAST_SHARE, REGAIN = 0.1, 1.1  # of the learning rate, from one iteration to the next
 
 
 class Mover:
@@ -105,14 +106,14 @@ class Mover:
 
     def tensors(self) -> dict[str, Tensor]:
         """All but the policy's weights, ready for safetensors; see `restore`."""
-        numbers = [self.running_mean, self.dropped_batches, self._dropped_in_a_row]
+        numbers = [self.running_mean, self.dropped_batches, self._dropped_in_a_row, self.updater.pace]
         memory = torch.tensor(numbers, dtype=torch.float64)
         return above("optimizer.", self.updater.state_tensors()) | {"memory": memory}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on where `tensors` was taken, bit for bit."""
         self.updater.load_state_tensors(below(state, "optimizer."))
-        self.running_mean, dropped, in_a_row = state["memory"].tolist()
+        self.running_mean, dropped, in_a_row, self.updater.pace = state["memory"].tolist()
         self.dropped_batches, self._dropped_in_a_row = int(dropped), int(in_a_row)
 
     # ---------------------------------------------------------------- parts of a move
@@ -163,16 +164,19 @@ class Mover:
     def _hold_back(self, scored: ScoredRollout, before_BT: Tensor, before: dict[str, Tensor]) -> float:
         """Draw the policy back where this iteration moved it too far; returns the nats per sequence that are left.
 
-        Measured on one completion of each prompt.
+        Measured on one completion of each prompt. The next steps are shortened by the same share, so that all of them
+        count, and grow back slowly.
         """
         rows = slice(None, None, self.recipe.sampling.group_size)
         before_BT, mask_BT = before_BT[rows], scored.completion_mask_BT[rows]
         limit = step_limit(self.recipe.optimizer.target_kl, mask_BT)
-        moved = self._moved(scored, before_BT, rows)
+        moved, share = self._moved(scored, before_BT, rows), 1.0
         for _ in range(DRAWS_BACK):
             if moved > ENOUGH * limit:
-                draw_back(self.policy, before, moved, limit)
+                share *= draw_back(self.policy, before, moved, limit)
                 moved = self._moved(scored, before_BT, rows)
+        pace = self.updater.pace * (max(share, LEAST_SHARE) if share < 1 else REGAIN)
+        self.updater.pace = min(pace, 1.0)
         return moved
 
     def _moved(self, scored: ScoredRollout, before_BT: Tensor, rows: slice) -> float:
@@ -189,6 +193,7 @@ class Mover:
             "policy/approx_kl": found.get("approx_kl", 0.0),
             "policy/clip_fraction": found.get("clip_fraction", 0.0),
             "policy/step_kl": moved,
+            "policy/pace": self.updater.pace,
             "policy/ess": fresh.ess,
             "policy/engine_log_ratio": fresh.log_ratio,
             "policy/version_lag": float(fresh.lag),

@@ -84,8 +84,8 @@ def keep_weights(lm: LanguageModel) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def draw_back(lm: LanguageModel, before: Mapping[str, Tensor], moved: float, limit: float) -> None:
-    """Take the weights back towards `before`, so that about `limit` nats are left of the `moved` ones.
+def draw_back(lm: LanguageModel, before: Mapping[str, Tensor], moved: float, limit: float) -> float:
+    """Take the weights back towards `before`, so that about `limit` nats are left of the `moved` ones; the share kept.
 
     The KL of a small step grows with the square of its length, so the step is multiplied by sqrt(limit / moved).
     """
@@ -93,3 +93,4 @@ def draw_back(lm: LanguageModel, before: Mapping[str, Tensor], moved: float, lim
     for name, weight in lm.model.named_parameters():
         if name in before:
             weight.copy_(torch.lerp(before[name], weight, share))
+    return share

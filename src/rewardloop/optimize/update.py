@@ -74,6 +74,7 @@ class Updater:
         self.lm = lm
         self.settings = settings
         self.skipped_steps = 0
+        self.pace = 1.0  # factor on lr, kept by whoever measures how far the steps go
         self._bad_in_a_row = 0
         self._steps = 0
         self._dtype = compute_dtype(settings.precision, lm.model.device)
@@ -128,9 +129,8 @@ class Updater:
         reason = gradient.reason or ("" if math.isfinite(norm) else f"the gradient's norm is {norm}")
         if not reason:
             self._steps += 1
-            self._optimizer.param_groups[0]["lr"] = self.settings.lr * min(
-                1.0, self._steps / (self.settings.warm_up or 1)
-            )
+            warmth = min(1.0, self._steps / (self.settings.warm_up or 1))
+            self._optimizer.param_groups[0]["lr"] = self.settings.lr * self.pace * warmth
             self._optimizer.step()
         self._optimizer.zero_grad()
         self._count(reason)
