@@ -119,6 +119,19 @@ def test_steps_that_are_far_too_large_end_at_the_limit() -> None:
     assert free.iterate(PROMPTS, Letters(), 0).metrics["policy/step_kl"] > 2 / 36
 
 
+def test_steps_that_went_too_far_shorten_the_next_ones() -> None:
+    wild, calm = (
+        learner(replace(RECIPE, optimizer=replace(RECIPE.optimizer, lr=rate, epochs=1))) for rate in (0.03, 1e-7)
+    )
+    for iteration in range(3):
+        paces = [running.iterate(PROMPTS, Letters(), iteration).metrics["policy/pace"] for running in (wild, calm)]
+    assert paces[0] < 0.1
+    assert paces[1] == 1.0
+    again = learner(wild.recipe)
+    again.restore(wild.tensors())
+    assert again.mover.updater.pace == wild.mover.updater.pace
+
+
 def test_engine_and_update_agree_while_a_run_goes_on() -> None:
     running = learner()
     for iteration in range(2):
