@@ -63,7 +63,7 @@ def test_the_limit_of_a_step_by_hand() -> None:
 def test_step_kl_is_the_exact_one_in_expectation() -> None:
     """Two tokens drawn from one distribution of four: KL(before || after) of the sequence is twice that of a token."""
     before_V = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64).log()
-    after_V = torch.tensor([0.3, 0.2, 0.3, 0.2], dtype=torch.float64).log()
+    after_V = torch.tensor([0.2, 0.25, 0.5, 0.05], dtype=torch.float64).log()
     drawn = np.random.default_rng(0).choice(4, size=(20_000, 2), p=before_V.exp().numpy())
     tokens_BT = torch.from_numpy(drawn)
     mask_BT = torch.ones_like(tokens_BT, dtype=torch.bool)
