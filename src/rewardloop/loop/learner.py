@@ -26,7 +26,7 @@ from rewardloop.optimize.policy_gradient import (
 )
 from rewardloop.optimize.update import Updater, UpdateReport, UpdateSettings
 from rewardloop.reward.credit import learn_credit
-from rewardloop.reward.potential import SUMMARIES, Potential, explained_variance, gate_lambda, potential_targets
+from rewardloop.reward.potential import Potential, explained_variance, gate_lambda, potential_targets, state_width
 from rewardloop.reward.scoring import Scoring, score_rollout
 from rewardloop.rollout.engine import Engine
 from rewardloop.rollout.sampling import sample_rollout
@@ -65,7 +65,7 @@ class Learner:
             ),
         )
         self.method = METHODS[settings.method]
-        self.potential = Potential.untrained(policy.model.config.hidden_size + SUMMARIES)
+        self.potential = Potential.untrained(state_width(policy.model.config.hidden_size))
         self.explained = 0.0
         self.beta = settings.beta
         self.running_mean = 0.0
@@ -191,6 +191,7 @@ class Learner:
                     [token_ids[i] for i in rows.tolist()],
                     partial(_loss, self.method, batch.minibatch(rows)),
                     temperature=temperature,
+                    lr_share=1 - iteration / self.recipe.most_iterations,
                 )
             assert report is not None
             if report.metrics.get("approx_kl", 0.0) > MAX_APPROX_KL:
