@@ -30,6 +30,16 @@ from rewardloop.files import append_line
 
 PICTURE = Path(__file__).parent.parent / "docs" / "learning.svg"
 BEST_OF = 64
+# judgments, whether every token is rewarded, iterations (None: as many as the recipe gives to so many judgments); the
+# last one has few judgments and as many iterations as 300 are given: what of their gain is due to those alone
+CONDITIONS: list[tuple[int, bool, int | None]] = [
+    (0, True, None),
+    (30, True, None),
+    (100, True, None),
+    (300, True, None),
+    (100, False, None),
+    (30, True, 68),
+]
 
 
 @dataclass(frozen=True)
@@ -39,19 +49,19 @@ class Run:
     events: int
     dense: bool
     seed: int
+    iterations: int | None = None  # None: as many as the recipe gives to so many judgments
 
     @property
     def condition(self) -> str:
-        return f"{self.events} judgments, {'dense' if self.dense else 'terminal'}"
+        longer = "" if self.iterations is None else f", {self.iterations} iterations"
+        return f"{self.events} judgments, {'dense' if self.dense else 'terminal'}{longer}"
 
 
 def main() -> None:
     """Run every condition and seed, then report."""
     options = parse_options(__doc__)
-    seeds, conditions = (
-        (1, [(30, True)]) if options.quick else (10, [(0, True), (30, True), (100, True), (300, True), (100, False)])
-    )
-    runs = [Run(events, dense, seed) for seed in range(seeds) for events, dense in conditions]
+    seeds, conditions = (1, [(30, True, None)]) if options.quick else (10, CONDITIONS)
+    runs = [Run(events, dense, seed, iterations) for seed in range(seeds) for events, dense, iterations in conditions]
     kept = Kept(options.json.with_suffix(options.json.suffix + ".runs") if options.json else None)
     with ThreadPoolExecutor(max_workers=max(1, options.threads)) as pool:
         attainable = pool.submit(kept.result, "attainable", str(8 if options.quick else BEST_OF))
@@ -172,7 +182,7 @@ def _run(argument: str) -> dict[str, object]:
 
     began, given = time.perf_counter(), json.loads(argument)
     settings = [f"seed={given['seed']}", f"asking.events={given['events']}", "threads=1"]
-    settings += [f"immediate.dense={str(given['dense']).lower()}"]
+    settings += [f"immediate.dense={str(given['dense']).lower()}", f"iterations={given['iterations'] or 'null'}"]
     settings += (
         ["iterations=6", "evaluate_every=3", "reference_samples=128", "asking.every=2"] if given["quick"] else []
     )

@@ -22,6 +22,7 @@ class Condition:
 
     events: int
     dense: bool
+    iterations: int | None  # None: as many as the recipe gives to so many judgments
     runs: tuple[Mapping[str, float], ...]
 
     def mean_of(self, name: str) -> float:
@@ -47,15 +48,14 @@ def draw_learning(source: Path, picture: Path) -> str:
 
 
 def gather(runs: Sequence[Mapping[str, float]]) -> list[Condition]:
-    """The conditions in order: dense by number of judgments, then terminal."""
-    keys = sorted({(not run["dense"], run["events"]) for run in runs})
+    """The conditions in order: dense by number of judgments, then terminal, then with other numbers of iterations."""
+    groups: dict[tuple[int, bool, int], list[Mapping[str, float]]] = {}
+    for run in runs:
+        iterations = int(run.get("iterations") or 0)
+        groups.setdefault((iterations, not run["dense"], int(run["events"])), []).append(run)
     return [
-        Condition(
-            int(events),
-            not terminal,
-            tuple(run for run in runs if (not run["dense"], run["events"]) == (terminal, events)),
-        )
-        for terminal, events in keys
+        Condition(events, not terminal, iterations or None, tuple(group))
+        for (iterations, terminal, events), group in sorted(groups.items(), key=lambda item: item[0])
     ]
 
 
@@ -70,7 +70,7 @@ def table(conditions: Sequence[Condition], attainable: float) -> str:
         low, high = one.interval
         above = sum(run["low"] > 0 for run in one.runs)
         cells = [
-            f"{one.events}",
+            f"{one.events}" + (f" ({one.iterations} iterations)" if one.iterations else ""),
             "dense" if one.dense else "terminal",
             f"{_signed(one.mean_of('gain'))} ({_signed(low)} to {_signed(high)})",
             f"{one.mean_of('gain') / attainable:.0%}",
@@ -107,7 +107,7 @@ def draw(conditions: Sequence[Condition], attainable: float) -> str:
     parts.append(_line(LEFT - 8, y(attainable), WIDTH - RIGHT + 8, y(attainable), GRAY, 'stroke-dasharray="5 4"'))
     parts.append(_text(WIDTH - RIGHT + 14, y(attainable) + 4, "best of 64", anchor="start"))
     for dense, color, shift in ((True, DENSE, 0.0), (False, TERMINAL, 9.0)):
-        shown = [one for one in conditions if one.dense is dense]
+        shown = [one for one in conditions if one.dense is dense and one.iterations is None]
         points = [(x(one.events) + shift, y(one.mean_of("gain")), one) for one in shown]
         line = " ".join(f"{px},{py}" for px, py, _ in points)
         parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"/>')

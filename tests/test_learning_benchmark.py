@@ -16,14 +16,21 @@ learning_curve = pytest.importorskip("learning_curve")
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def _run(events: int, dense: bool, gain: float, low: float = 0.1) -> dict[str, float]:
+def _run(events: int, dense: bool, gain: float, low: float = 0.1, iterations: int | None = None) -> dict[str, float]:
     defects = {"wrong_facts": -0.125, "topic_drift": -0.25, "rudeness": 0.0}
-    return {"events": events, "dense": dense, "gain": gain, "low": low, "seconds": 90.0} | defects
+    return {
+        "events": events,
+        "dense": dense,
+        "gain": gain,
+        "low": low,
+        "seconds": 90.0,
+        "iterations": iterations,
+    } | defects
 
 
 RUNS = [_run(30, True, gain) for gain in (0.3, 0.5, 0.4, 0.4)]
 RUNS += [_run(100, True, gain, low) for gain, low in ((0.8, 0.2), (0.6, -0.1))]
-RUNS += [_run(100, False, 0.5)]
+RUNS += [_run(100, False, 0.5), _run(30, True, 0.9, iterations=68)]
 
 
 def test_finished_runs_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +56,12 @@ def test_the_table_has_a_row_for_each_condition(tmp_path: Path) -> None:
     figures = [{"name": "attainable gain", "value": 1.0}]
     source.write_text(json.dumps({"figures": figures, "settings": {"runs": RUNS}}))
     rows = [line.split(" | ") for line in learning_curve.draw_learning(source, picture).splitlines()[2:]]
-    assert [row[:2] for row in rows] == [["| 30", "dense"], ["| 100", "dense"], ["| 100", "terminal"]]
+    assert [row[:2] for row in rows] == [
+        ["| 30", "dense"],
+        ["| 100", "dense"],
+        ["| 100", "terminal"],
+        ["| 30 (68 iterations)", "dense"],
+    ]
     assert rows[1][2].startswith("+0.70 (−0.57 to +1.97)")
     assert rows[1][3:8] == ["70%", "1 of 2", "−12", "−25", "+0"]
     assert ElementTree.parse(picture).getroot().tag == f"{SVG}svg"  # noqa: S314  our own file

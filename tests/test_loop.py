@@ -14,11 +14,13 @@ import torch
 
 from rewardloop.errors import ConfigError, StoreError, TrainingError
 from rewardloop.loop.journal import Journal
+from rewardloop.loop.learner import _with_foresight, usual_lr
 from rewardloop.loop.recipe import Asking, Optimizer, Recipe, Sampling
 from rewardloop.loop.run import Outcome, Task, learn
 from rewardloop.loop.tasks import simulated_task
 from rewardloop.metrics import METRICS
 from rewardloop.models.language_model import load_language_model
+from rewardloop.optimize.methods import METHODS
 from rewardloop.optimize.update import Updater, UpdateReport
 from rewardloop.sandbox.builtin import builtin_model_folder
 from rewardloop.sandbox.world import build_world
@@ -150,3 +152,15 @@ def test_the_learning_rate_falls_to_its_last_share(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Updater, "step", watched)
     _run(tmp_path)
     assert sorted(set(shares), reverse=True) == [1.0, 0.75, 0.5, 0.25]
+
+
+def test_where_phi_foresees_it_is_the_only_baseline() -> None:
+    """Elsewhere siblings stay: without them a rising reward would be one long push in any direction."""
+    default = METHODS["default"]
+    assert [_with_foresight(default, lam).baseline for lam in (1.0, 0.9, 0.8)] == ["loo_pos", "none", "none"]
+    assert _with_foresight(METHODS["rloo"], 0.8) is METHODS["rloo"]
+
+
+def test_the_usual_learning_rate_falls_with_size() -> None:
+    rates = [usual_lr(round(size * 1e6)) for size in (0.3, 1, 3, 15, 7000)]
+    assert rates == pytest.approx([4e-4, 4e-4, 1.19e-4, 2.03e-5, 3e-6], rel=0.01)

@@ -79,7 +79,7 @@ def test_credit_moves_the_increment_of_the_marked_token() -> None:
 
 
 def test_lambda_gate() -> None:
-    assert [gate_lambda(v) for v in (-1.0, 0.29, 0.3, 0.79, 0.8, 1.0)] == [1.0, 1.0, 0.95, 0.95, 0.9, 0.9]
+    assert [gate_lambda(v) for v in (-1.0, 0.09, 0.1, 0.19, 0.2, 1.0)] == [1.0, 1.0, 0.9, 0.9, 0.8, 0.8]
 
 
 def test_tensors_round_trip() -> None:

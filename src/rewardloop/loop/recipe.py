@@ -65,7 +65,7 @@ class Optimizer:
     """How the policy moves."""
 
     method: str = "default"  # a row of the table in docs/methods.md
-    lr: float | None = None  # learning rate, above 0; null = by the size of the policy, 2e-4 for 1M parameters
+    lr: float | None = None  # learning rate, above 0; at the start; null = by the size of the policy, 4e-4 for 1M
     epochs: int = 2  # passes over one batch, 1 or more
     minibatches: int = 2  # optimizer steps per pass, 1 or more
     beta: float = 0.1  # weight of the KL to the reference at the start; 0 = none
