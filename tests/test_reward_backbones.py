@@ -137,7 +137,7 @@ def test_features_of_a_causal_model_equal_one_forward_each(lm: LanguageModel) ->
         least += [0.0] * (3 - len(least))
         shares = [sum(x < math.log(share) for x in logprobs_T.tolist()) / len(token_ids) for share in (0.1, 0.01)]
         summaries = torch.tensor([logprobs_T.mean().item(), -least[0], -sum(least) / 3, *shares])
-        expected = torch.cat([hidden_TD[-1], hidden_TD.mean(0), summaries])
+        expected = torch.cat([hidden_TD[-1], hidden_TD.mean(0), hidden_TD.amax(0), hidden_TD.amin(0), summaries])
         torch.testing.assert_close(found_BD[row], expected, atol=1e-4, rtol=1e-4)
 
 

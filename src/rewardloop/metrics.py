@@ -33,7 +33,7 @@ METRICS: Mapping[str, Metric] = {
     "reward/pair_accuracy": Metric("share of held-out judgments that the reward orders as people did", "above 0.6"),
     "reward/truncated": Metric("share of completions without an end token", "below 0.1"),
     "potential/explained_variance": Metric("1 - Var(Y - phi) / Var(Y), before fitting on the batch", "above 0.3"),
-    "potential/gae_lambda": Metric("1 if EV < .3, .95 if EV < .8, else .9", "falls to .95 or .9"),
+    "potential/gae_lambda": Metric("1 if EV < .1, .9 if EV < .2, else .8", "falls to .9 or .8"),
     "policy/kl": Metric("mean over sequences of sum_t log pi/pi_ref, nats per sequence", "below the target"),
     "policy/beta": Metric("weight of the KL term", "0.01 to 1"),
     "policy/loss": Metric("the policy loss of the last minibatch", "near 0; its sign says nothing"),

@@ -25,7 +25,7 @@ def watch_run(console: Console, recipe: Recipe) -> Iterator[Watch]:
         TextColumn("{task.fields[figures]}"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("learning", total=recipe.iterations, figures="")
+        task = bar.add_task("learning", total=recipe.most_iterations, figures="")
 
         def watch(metrics: Mapping[str, float]) -> None:
             figures = (

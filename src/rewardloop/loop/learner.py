@@ -15,7 +15,7 @@ from rewardloop.loop.recipe import Recipe
 from rewardloop.loop.seeds import derive_seed
 from rewardloop.models.language_model import LanguageModel
 from rewardloop.reward.credit import learn_credit
-from rewardloop.reward.potential import SUMMARIES, Potential, explained_variance, gate_lambda, potential_targets
+from rewardloop.reward.potential import Potential, explained_variance, gate_lambda, potential_targets, state_width
 from rewardloop.reward.scoring import Scoring, score_rollout
 from rewardloop.rollout.engine import Engine
 from rewardloop.rollout.sampling import sample_rollout
@@ -41,7 +41,7 @@ class Learner:
         self.reference = reference
         self.engine = Engine(policy, slots=recipe.sampling.slots, precision=recipe.precision)
         self.mover = Mover(policy, recipe)
-        self.potential = Potential.untrained(policy.model.config.hidden_size + SUMMARIES)
+        self.potential = Potential.untrained(state_width(policy.model.config.hidden_size))
         self.explained = 0.0
         self.beta = recipe.optimizer.beta
         self.weight_version = 0

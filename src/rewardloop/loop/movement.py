@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -80,19 +81,20 @@ class Mover:
             self._drop(fresh)
             return self._metrics(fresh, None, 0.0)
         self._dropped_in_a_row = 0
+        method = _with_foresight(self.method, gae_lambda)
         advantages_BT = compute_advantages(
-            self.method,
+            method,
             scored,
             beta=beta,
             gae_lambda=gae_lambda,
             running_mean=self.running_mean,
             proximal_logprobs_BT=proximal_BT,
         )
-        returns_BT = compute_returns(self.method, scored, beta=beta, gae_lambda=gae_lambda)
+        returns_BT = compute_returns(method, scored, beta=beta, gae_lambda=gae_lambda)
         self.running_mean = update_running_mean(self.running_mean, returns_BT)
-        batch = PolicyBatch.make(self.method, scored, proximal_BT, advantages_BT, beta=beta)
+        batch = PolicyBatch.make(method, scored, proximal_BT, advantages_BT, beta=beta)
         before = keep_weights(self.policy)
-        report = self._epochs(scored, batch, iteration)
+        report = self._epochs(scored, method, batch, iteration)
         return self._metrics(fresh, report, self._hold_back(scored, proximal_BT, before))
 
     def logprobs(self, scored: ScoredRollout, rows: slice = slice(None)) -> Tensor:
@@ -141,7 +143,9 @@ class Mover:
                 f"least {LEAST_ESS}); sample with fresher weights, in float32, or shorter completions"
             )
 
-    def _epochs(self, scored: ScoredRollout, batch: PolicyBatch, iteration: int) -> UpdateReport:
+    def _epochs(
+        self, scored: ScoredRollout, method: PolicyGradient, batch: PolicyBatch, iteration: int
+    ) -> UpdateReport:
         """Passes over the batch in minibatches; the report of the last step."""
         settings, completions = self.recipe.optimizer, scored.rollout.completions
         rng = derive_rng(self.recipe.seed, "minibatches", iteration)
@@ -152,8 +156,9 @@ class Mover:
                 report = self.updater.step(
                     [c.prompt_ids for c in part],
                     [c.token_ids for c in part],
-                    partial(_loss, self.method, batch.minibatch(rows)),
+                    partial(_loss, method, batch.minibatch(rows)),
                     temperature=self.recipe.sampling.temperature,
+                    lr_share=1 - iteration / self.recipe.most_iterations,
                 )
             assert report is not None
             if report.metrics.get("approx_kl", 0.0) > MAX_APPROX_KL:
@@ -207,6 +212,11 @@ def _loss(method: PolicyGradient, batch: PolicyBatch, logprobs_BT: Tensor, rows:
     return policy_loss(method, logprobs_BT, batch.rows(rows))
 
 
+def _with_foresight(method: PolicyGradient, gae_lambda: float) -> PolicyGradient:
+    """Where phi has earned a lambda below 1 it is the baseline: siblings at the same place of other texts add noise."""
+    return replace(method, baseline="none") if method.baseline == "loo_pos" and gae_lambda < 1 else method
+
+
 def usual_lr(parameters: int) -> float:
-    """2e-4 for a million parameters, 8e-5 for 3M, 2e-5 for 15M; between 3e-6 (large models) and 3e-4."""
-    return float(min(3e-4, max(3e-6, 2e-4 * (1e6 / max(parameters, 1)) ** 0.85)))
+    """At the start of a run: 4e-4 for a million parameters, 1.2e-4 for 3M, 2e-5 for 15M, 3e-6 for large models."""
+    return float(min(4e-4, max(3e-6, 4e-4 * (1e6 / max(parameters, 1)) ** 1.1)))

@@ -112,9 +112,11 @@ class Updater:
         loss: Loss,
         *,
         temperature: float = 1.0,
+        lr_share: float = 1.0,
     ) -> UpdateReport:
         """One step of the optimizer on the gradient of `loss`, which is called for parts of the batch.
 
+        `lr_share`, in [0, 1], is how much of the learning rate is left at this point of a schedule.
         A step with a log-prob, loss or gradient that is not finite is skipped and counted; the third in a row
         raises TrainingError.
         """
@@ -130,7 +132,7 @@ class Updater:
         if not reason:
             self._steps += 1
             warmth = min(1.0, self._steps / (self.settings.warm_up or 1))
-            self._optimizer.param_groups[0]["lr"] = self.settings.lr * self.pace * warmth
+            self._optimizer.param_groups[0]["lr"] = self.settings.lr * self.pace * warmth * lr_share
             self._optimizer.step()
         self._optimizer.zero_grad()
         self._count(reason)
