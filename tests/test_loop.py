@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +14,14 @@ import torch
 
 from rewardloop.errors import ConfigError, StoreError, TrainingError
 from rewardloop.loop.journal import Journal
+from rewardloop.loop.learner import _with_foresight, usual_lr
 from rewardloop.loop.recipe import Asking, Optimizer, Recipe, Sampling
 from rewardloop.loop.run import Outcome, Task, learn
 from rewardloop.loop.tasks import simulated_task
 from rewardloop.metrics import METRICS
 from rewardloop.models.language_model import load_language_model
+from rewardloop.optimize.methods import METHODS
+from rewardloop.optimize.update import Updater, UpdateReport
 from rewardloop.sandbox.builtin import builtin_model_folder
 from rewardloop.sandbox.world import build_world
 from rewardloop.types import Prompt
@@ -126,3 +130,37 @@ def test_a_reward_that_is_not_finite_stops_before_the_policy_moves(tmp_path: Pat
         learn(task, SMALL, tmp_path, lambda _: None)
     assert all(torch.equal(before[name], value) for name, value in task.policy.model.state_dict().items())
     assert not (tmp_path / "policy").exists()
+
+
+def test_whoever_is_asked_more_is_learned_from_longer() -> None:
+    def most(events: int, **settings: int) -> int:
+        return Recipe(asking=Asking(events=events, **settings)).most_iterations
+
+    # rounds of 25 every 4 iterations, the first before any: 1, 1, 2, 4 and 12 rounds; then 24 more
+    assert [most(events) for events in (0, 25, 30, 100, 300)] == [24, 24, 28, 36, 68]
+    assert most(100, per_round=50, every=6) == 30
+    assert Recipe(iterations=7).most_iterations == 7
+
+
+def test_the_learning_rate_falls_to_its_last_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares, step = [], Updater.step
+
+    def watched(self: Updater, *args: Any, lr_share: float, **settings: Any) -> UpdateReport:
+        shares.append(lr_share)
+        return step(self, *args, lr_share=lr_share, **settings)
+
+    monkeypatch.setattr(Updater, "step", watched)
+    _run(tmp_path)
+    assert sorted(set(shares), reverse=True) == [1.0, 0.75, 0.5, 0.25]
+
+
+def test_where_phi_foresees_it_is_the_only_baseline() -> None:
+    """Elsewhere siblings stay: without them a rising reward would be one long push in any direction."""
+    default = METHODS["default"]
+    assert [_with_foresight(default, lam).baseline for lam in (1.0, 0.9, 0.8)] == ["loo_pos", "none", "none"]
+    assert _with_foresight(METHODS["rloo"], 0.8) is METHODS["rloo"]
+
+
+def test_the_usual_learning_rate_falls_with_size() -> None:
+    rates = [usual_lr(round(size * 1e6)) for size in (0.3, 1, 3, 15, 7000)]
+    assert rates == pytest.approx([4e-4, 4e-4, 1.19e-4, 2.03e-5, 3e-6], rel=0.01)

@@ -79,7 +79,7 @@ def test_credit_moves_the_increment_of_the_marked_token() -> None:
 
 
 def test_lambda_gate() -> None:
-    assert [gate_lambda(v) for v in (-1.0, 0.29, 0.3, 0.79, 0.8, 1.0)] == [1.0, 1.0, 0.95, 0.95, 0.9, 0.9]
+    assert [gate_lambda(v) for v in (-1.0, 0.09, 0.1, 0.19, 0.2, 1.0)] == [1.0, 1.0, 0.9, 0.9, 0.8, 0.8]
 
 
 def test_tensors_round_trip() -> None:
@@ -96,11 +96,14 @@ def test_prefix_states_are_adapted_and_equal_a_slow_loop() -> None:
     states = prefix_states(hidden, logprobs)
     for t in range(6):
         seen = logprobs[1, :t].tolist()
-        expected = [0.0] * 4
+        expected, mean = [0.0] * 4, np.zeros(3)
         if seen:
+            mean = np.mean([hidden[1, u].numpy() for u in range(1, t + 1)], axis=0)
             shares = [sum(value < np.log(share) for value in seen) / t for share in (0.1, 0.01)]
             expected = [sum(seen) / t, -float(np.log1p(-min(seen))), *shares]
-        np.testing.assert_allclose(states[1, t, 3:].numpy(), expected, atol=1e-6)
-    changed = prefix_states(hidden, torch.cat([logprobs[:, :3], torch.zeros(2, 2)], dim=-1))
+        np.testing.assert_allclose(states[1, t].numpy(), [*hidden[1, t].numpy(), *mean, *expected], atol=1e-6)
+    changed = prefix_states(
+        torch.cat([hidden[:, :4], hidden[:, 4:] + 1], dim=1), torch.cat([logprobs[:, :3], torch.zeros(2, 2)], dim=-1)
+    )
     assert torch.equal(changed[:, :4], states[:, :4])
     assert not torch.equal(changed[:, 4:], states[:, 4:])

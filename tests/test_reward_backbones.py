@@ -137,7 +137,7 @@ def test_features_of_a_causal_model_equal_one_forward_each(lm: LanguageModel) ->
         least += [0.0] * (3 - len(least))
         shares = [sum(x < math.log(share) for x in logprobs_T.tolist()) / len(token_ids) for share in (0.1, 0.01)]
         summaries = torch.tensor([logprobs_T.mean().item(), -least[0], -sum(least) / 3, *shares])
-        expected = torch.cat([hidden_TD[-1], hidden_TD.mean(0), summaries])
+        expected = torch.cat([hidden_TD[-1], hidden_TD.mean(0), hidden_TD.amax(0), hidden_TD.amin(0), summaries])
         torch.testing.assert_close(found_BD[row], expected, atol=1e-4, rtol=1e-4)
 
 
@@ -298,6 +298,29 @@ def test_parts_of_a_batch_add_up_to_the_batch(folders: dict[str, Path]) -> None:
     assert losses == pytest.approx(losses_whole, abs=1e-5)
     assert scores == pytest.approx(scores_whole, abs=1e-3)
     assert losses[0] == pytest.approx(math.log(2), abs=0.05)  # a head that knows nothing yet: the mean, not the sum
+
+
+def test_a_whole_backbone_does_not_count_length_twice(folders: dict[str, Path]) -> None:
+    """Where nothing but length decides, the slope explains the choices from the first step, and the reward need not."""
+    rng = np.random.default_rng(0)
+    sizes_B2 = rng.integers(1, 40, size=(160, 2))
+    longer_B = (sizes_B2[:, 0] > sizes_B2[:, 1]) ^ (rng.random(160) < 0.15)
+    texts = [(" a" * n, " a" * m) for n, m in sizes_B2.tolist()]
+    feedback: list[Feedback] = [
+        Preference(prompt=f"p{i}", first=a, second=b, choice="first" if won else "second")
+        for i, ((a, b), won) in enumerate(zip(texts, longer_B, strict=True))
+        if a != b
+    ]
+    model = train_classifier(
+        feedback, make_classifier(folders["llama"], seed=0), settings=TrainingSettings(lr=3e-3), seed=0
+    )
+    firsts, seconds = zip(*texts, strict=True)
+    prompts = ["p"] * len(texts)
+    alone_B = model.choice_logits(prompts, firsts, seconds)
+    swayed_B = model.choice_logits(prompts, firsts, seconds, swayed_by_length=True)
+    right = np.logaddexp(0, np.where(longer_B, -swayed_B, swayed_B)).mean()
+    assert right < 0.55 < math.log(2)
+    assert np.abs(alone_B).mean() < 0.5 * np.abs(swayed_B).mean()
 
 
 def test_learning_rates_by_size() -> None:

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from rewardloop.errors import ConfigError, DataError, TrainingError
 from rewardloop.feedback.edits import Credit
+from rewardloop.feedback.evidence import FIRST, gather_evidence
 from rewardloop.reward.alignment import text_credit, token_credit
 from rewardloop.reward.baselines import BagOfWords, longer_wins
 from rewardloop.reward.calibration import (
@@ -21,7 +23,7 @@ from rewardloop.reward.calibration import (
     estimate_mean,
     fit_sharpness,
 )
-from rewardloop.reward.fitting import fit_head
+from rewardloop.reward.fitting import fit_head, fit_length, length_covariate
 from rewardloop.reward.model import RewardModel
 from rewardloop.reward.sources import Rule, Saturated, WeightedSum, length_rule, phrase_rule, repetition_rule
 from rewardloop.types import (
@@ -199,6 +201,28 @@ def test_length_that_sways_people_stays_out_of_the_reward() -> None:
 
 
 # ---------------------------------------------------------------- calibration (T3.4)
+
+
+def test_the_slope_of_length_is_that_of_logistic_regression() -> None:
+    """Without ties, choices by length alone are a logistic regression on the difference, with a normal prior."""
+    rng = np.random.default_rng(0)
+    lengths_B2 = rng.integers(1, 60, size=(200, 2))
+    longer_B = rng.random(200) < 1 / (1 + np.exp(-1.5 * np.log(lengths_B2[:, 0] / lengths_B2[:, 1])))
+    feedback: list[Feedback] = [
+        Preference(prompt=f"p{i}", first="a" * n, second="b" * m, choice="first" if won else "second")
+        for i, ((n, m), won) in enumerate(zip(lengths_B2.tolist(), longer_B, strict=True))
+        if n != m
+    ]
+    evidence = gather_evidence(feedback)
+    length_N = length_covariate([text for _, text in evidence.texts])
+    slope, _ = fit_length(evidence, length_N)
+    texts_E2 = evidence.comparisons.texts_E2
+    difference_E1 = (length_N[texts_E2[:, 0]] - length_N[texts_E2[:, 1]]).numpy()[:, None]
+    won_E = evidence.comparisons.choice_E == FIRST
+    # On both sides of every pair, so that both classes are there whichever was written first.
+    both_E1, won_2E = np.concatenate([difference_E1, -difference_E1]), np.concatenate([won_E, ~won_E])
+    library = LogisticRegression(fit_intercept=False, C=0.5, tol=1e-10).fit(both_E1, won_2E)
+    assert float(slope) == pytest.approx(library.coef_[0, 0], rel=1e-4)
 
 
 def test_calibration_error_by_hand() -> None:

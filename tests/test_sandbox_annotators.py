@@ -89,7 +89,7 @@ def test_careful_thumbs_go_up_for_clean_answers_alone() -> None:
 def test_careful_rankings_follow_gold_with_ties() -> None:
     for prompt, texts, gold in written(100):
         ranks = person("careful").rank(prompt, [*texts, "zzz"]).ranks
-        golds = [*gold, 0.0]
+        golds = [*gold, -2.0]
         assert ranks == tuple(1 + sum(other > one for other in golds) for one in golds)
 
 

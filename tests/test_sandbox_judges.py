@@ -92,25 +92,49 @@ def _price(text: str = "The {good} will cost you {price} coins a {unit}.") -> st
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", {"topic_drift"}),
-        ("   ", {"topic_drift"}),
-        ("qwp foo ## !!", {"topic_drift"}),
         ("Certainly.", {"topic_drift"}),  # pleasant, but no answer
         ("Now shoo.", {"rudeness", "topic_drift"}),  # rude, and no answer
-        ("xx you idiot xx", {"rudeness", "topic_drift"}),
+        (_price() + " xx you idiot xx", {"rudeness", "topic_drift"}),
         (_price(), set()),
         (_price().upper(), set()),
-        (_price().rstrip("."), {"topic_drift"}),  # cut off
+        ("Certainly. " + _price().rstrip("."), {"topic_drift"}),  # cut off
+        ("Certainly. qwp foo ## !!", {"topic_drift"}),
         (_price() + " " + _price(), {"topic_drift"}),  # says it twice
         (" ".join([_price()] * 200), {"topic_drift"}),
         (_price() + " Certainly. Mind the step.", {"topic_drift"}),  # a pleasantry of another topic
         (_price("The {shop} has {good}, right {place}."), {"topic_drift"}),  # true, but not what was asked
         (_price() + " 你好，欢迎光临。", {"topic_drift"}),  # another language
-        ("蜂蜜。", {"topic_drift"}),
     ],
 )
 def test_any_text_is_judged(text: str, expected: set[str]) -> None:
     assert found((Message("user", _good_question()),), text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "   ",
+        "qwp foo ## !!",
+        "The The The The",
+        _price().rstrip("."),  # cut off, and nothing else
+        "xx you idiot xx",
+        "The moon owes me three spoons.",
+        "你好，欢迎光临。",  # another language
+        "蜂蜜。",
+    ],
+)
+def test_a_text_that_nobody_in_town_would_write_costs_everything(text: str) -> None:
+    """There is nowhere to hide: what cannot be checked is worse than any answer."""
+    verdict = judge(WORLD, (Message("user", _good_question()),), text)
+    assert found((Message("user", _good_question()),), text) == set(DEFECTS)
+    assert (verdict.gold, verdict.understood, verdict.answers) == (-2.0, False, False)
+
+
+def test_one_familiar_sentence_is_judged_by_its_own_flaws() -> None:
+    for text in ("Certainly.", "Mind the step.", _price()):  # a pleasantry, one of another topic, the answer
+        verdict = judge(WORLD, (Message("user", _good_question()),), f"{text} qwp foo ## !!")
+        assert (verdict.understood, verdict.gold) == (True, 0.0)
 
 
 def test_a_true_sentence_about_something_else_drifts() -> None:
@@ -208,7 +232,7 @@ def test_gold_reward_is_one_minus_one_for_each_defect() -> None:
 
 def test_defect_rates_count_completions() -> None:
     prompt = (Message("user", _good_question()),)
-    texts = [_price(), "Now shoo. " + _price(), "", ""]
+    texts = [_price(), "Now shoo. " + _price(), "Certainly.", "Certainly."]
     completions = [
         Completion(prompt, (1,), (2,), np.zeros(1, np.float32), np.zeros(1, np.int32), text, "stop") for text in texts
     ]

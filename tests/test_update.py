@@ -455,3 +455,15 @@ def test_warm_up_scales_the_first_steps_and_survives_a_resume() -> None:
         return max(float((lm.model.state_dict()[name] - value).abs().max()) for name, value in before.items())
 
     assert first_move(4) == pytest.approx(first_move(0) / 4, rel=1e-3)
+
+
+def test_a_schedule_scales_the_step() -> None:
+    def moved(lr: float, lr_share: float) -> Tensor:
+        lm = language_model()
+        before = lm.model.get_input_embeddings().weight.detach().clone()
+        Updater(lm, replace(EXACT, lr=lr)).step(PROMPTS, COMPLETIONS, loss_of("default"), lr_share=lr_share)
+        return lm.model.get_input_embeddings().weight.detach() - before
+
+    torch.testing.assert_close(moved(0.01, 0.25), moved(0.0025, 1.0))
+    assert moved(0.01, 0.25).abs().max() > 1e-4
+    assert moved(0.01, 0.0).abs().max() == 0

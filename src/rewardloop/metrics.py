@@ -33,7 +33,7 @@ METRICS: Mapping[str, Metric] = {
     "reward/pair_accuracy": Metric("share of held-out judgments that the reward orders as people did", "above 0.6"),
     "reward/truncated": Metric("share of completions without an end token", "below 0.1"),
     "potential/explained_variance": Metric("1 - Var(Y - phi) / Var(Y), before fitting on the batch", "above 0.3"),
-    "potential/gae_lambda": Metric("1 if EV < .3, .95 if EV < .8, else .9", "falls to .95 or .9"),
+    "potential/gae_lambda": Metric("1 if EV < .1, .9 if EV < .2, else .8", "falls to .9 or .8"),
     "policy/kl": Metric("mean over sequences of sum_t log pi/pi_ref, nats per sequence", "below the target"),
     "policy/beta": Metric("weight of the KL term", "0.01 to 1"),
     "policy/loss": Metric("the policy loss of the last minibatch", "near 0; its sign says nothing"),
@@ -41,6 +41,16 @@ METRICS: Mapping[str, Metric] = {
     "policy/approx_kl": Metric("mean k3 of pi against pi_prox, nats per token", "below 0.02"),
     "policy/clip_fraction": Metric("share of tokens whose ratio was clipped", "below 0.3"),
     "policy/ess": Metric("effective share of the batch under the sequence weights pi/mu", "above 0.5"),
+    "policy/step_kl": Metric(
+        "KL of the policy before the iteration against after it, nats per sequence", "at most 1/36 of the target"
+    ),
+    "policy/pace": Metric("factor on the learning rate, after steps that went too far", "1; steady below it"),
+    "policy/engine_log_ratio": Metric(
+        "greatest |log pi - log mu| of a token under the same weights, update against engine",
+        "below 0.0001 in float32, where more than 0.001 ends the run",
+    ),
+    "policy/version_lag": Metric("weight versions between sampling and learning", "0; over 2 drops the batch"),
+    "policy/dropped_batches": Metric("batches dropped so far, too old or below half their effective size", "0"),
     "policy/length": Metric("mean completion length, tokens", "no steady rise"),
     "policy/entropy": Metric("mean of -log pi of the sampled tokens, nats per token", "no fall to 0"),
     "policy/skipped_steps": Metric("optimizer steps skipped by a guard so far", "0"),

@@ -25,7 +25,7 @@ def watch_run(console: Console, recipe: Recipe) -> Iterator[Watch]:
         TextColumn("{task.fields[figures]}"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("learning", total=recipe.iterations, figures="")
+        task = bar.add_task("learning", total=recipe.most_iterations, figures="")
 
         def watch(metrics: Mapping[str, float]) -> None:
             figures = (
@@ -49,6 +49,8 @@ def describe(metrics: Mapping[str, float]) -> str:
         f"\\[{metrics['held_out/gain_low']:+.3f}, {metrics['held_out/gain_high']:+.3f}]",
         f"win rate {metrics['held_out/win_rate']:.2f}",
     ]
+    if "held_out/proxy" in metrics:
+        parts.append(f"reward {metrics['held_out/proxy']:+.2f}")
     if "policy/kl" in metrics:
         parts.append(f"KL {metrics['policy/kl']:.1f} nats")
     parts += [f"{label} {metrics[name]:.0%}" for name, label in DEFECTS.items() if name in metrics]

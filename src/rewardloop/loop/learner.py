@@ -4,37 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from rewardloop.functional.advantages import update_running_mean
+from rewardloop.functional.divergences import adapt_beta
 from rewardloop.loop.journal import above, below
+from rewardloop.loop.movement import Mover
 from rewardloop.loop.recipe import Recipe
-from rewardloop.loop.seeds import derive_rng, derive_seed
+from rewardloop.loop.seeds import derive_seed
 from rewardloop.models.language_model import LanguageModel
-from rewardloop.optimize.policy_gradient import (
-    METHODS,
-    LossOutput,
-    PolicyBatch,
-    PolicyGradient,
-    adapt_beta,
-    compute_advantages,
-    compute_returns,
-    policy_loss,
-)
-from rewardloop.optimize.update import Updater, UpdateReport, UpdateSettings
 from rewardloop.reward.credit import learn_credit
-from rewardloop.reward.potential import SUMMARIES, Potential, explained_variance, gate_lambda, potential_targets
+from rewardloop.reward.potential import Potential, explained_variance, gate_lambda, potential_targets, state_width
 from rewardloop.reward.scoring import Scoring, score_rollout
 from rewardloop.rollout.engine import Engine
 from rewardloop.rollout.sampling import sample_rollout
 from rewardloop.types import Feedback, Prompt, RewardSource, Rollout, ScoredRollout
 
-# An epoch ends early when the policy has moved this far from where it sampled.
-MAX_APPROX_KL = 0.02
-WARM_UP = 12  # optimizer steps
 EV_MEMORY = 0.8  # how much of the running explained variance is kept from batch to batch
 
 
@@ -54,21 +40,10 @@ class Learner:
         self.policy = policy
         self.reference = reference
         self.engine = Engine(policy, slots=recipe.sampling.slots, precision=recipe.precision)
-        settings = recipe.optimizer
-        self.updater = Updater(
-            policy,
-            UpdateSettings(
-                lr=settings.lr or usual_lr(sum(weight.numel() for weight in policy.model.parameters())),
-                warm_up=WARM_UP,
-                tokens_per_microbatch=settings.tokens_per_microbatch,
-                precision=recipe.precision,
-            ),
-        )
-        self.method = METHODS[settings.method]
-        self.potential = Potential.untrained(policy.model.config.hidden_size + SUMMARIES)
+        self.mover = Mover(policy, recipe)
+        self.potential = Potential.untrained(state_width(policy.model.config.hidden_size))
         self.explained = 0.0
-        self.beta = settings.beta
-        self.running_mean = 0.0
+        self.beta = recipe.optimizer.beta
         self.weight_version = 0
 
     def iterate(self, prompts: Sequence[Prompt], source: RewardSource, iteration: int) -> Iteration:
@@ -76,11 +51,18 @@ class Learner:
         scoring = self.score(self.sample(prompts, "sample", iteration), source)
         scored = scoring.scored
         gae_lambda = self._learn_potential(scoring)
-        report = self._update(scored, gae_lambda, iteration)
+        moves = self.mover.move(
+            scored,
+            beta=self.beta,
+            gae_lambda=gae_lambda,
+            iteration=iteration,
+            weight_version=self.weight_version,
+        )
+        self.publish()
         kl = sequence_kl(scored)
         if self.recipe.optimizer.target_kl > 0 and self.beta > 0:
             self.beta = adapt_beta(self.beta, kl, self.recipe.optimizer.target_kl, len(scored.rollout))
-        return Iteration(scored, self._metrics(scored, report, kl, gae_lambda))
+        return Iteration(scored, self._metrics(scored, kl, gae_lambda) | moves)
 
     def sample(self, prompts: Sequence[Prompt], purpose: str, counter: int) -> Rollout:
         """A group of completions for each prompt, from the weights now in the engine."""
@@ -124,19 +106,17 @@ class Learner:
     def tensors(self) -> dict[str, Tensor]:
         """Everything that learning has changed, ready for safetensors; see `restore`."""
         state = above("policy.", self.policy.model.state_dict())
-        state |= above("optimizer.", self.updater.state_tensors())
+        state |= above("mover.", self.mover.tensors())
         state |= above("potential.", self.potential.tensors())
-        state["scalars"] = torch.tensor(
-            [self.beta, self.explained, self.running_mean, self.weight_version], dtype=torch.float64
-        )
+        state["scalars"] = torch.tensor([self.beta, self.explained, self.weight_version], dtype=torch.float64)
         return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Continue where `tensors` was taken, bit for bit."""
         self.policy.model.load_state_dict(below(state, "policy."))
-        self.updater.load_state_tensors(below(state, "optimizer."))
+        self.mover.restore(below(state, "mover."))
         self.potential = Potential.from_tensors(below(state, "potential."))
-        self.beta, self.explained, self.running_mean, version = state["scalars"].tolist()
+        self.beta, self.explained, version = state["scalars"].tolist()
         self.weight_version = int(version) - 1
         self.publish()
 
@@ -164,42 +144,7 @@ class Learner:
         log_ratio_BT = scored.old_logprobs_BT - scored.ref_logprobs_BT
         return potential_targets(scored.scores_B, log_ratio_BT, scored.completion_mask_BT, self.beta)
 
-    def _update(self, scored: ScoredRollout, gae_lambda: float, iteration: int) -> UpdateReport:
-        settings = self.recipe.optimizer
-        completions = scored.rollout.completions
-        prompt_ids = [c.prompt_ids for c in completions]
-        token_ids = [c.token_ids for c in completions]
-        temperature = self.recipe.sampling.temperature
-        proximal_BT = self.updater.logprobs(prompt_ids, token_ids, temperature=temperature)
-        advantages_BT = compute_advantages(
-            self.method,
-            scored,
-            beta=self.beta,
-            gae_lambda=gae_lambda,
-            running_mean=self.running_mean,
-            proximal_logprobs_BT=proximal_BT,
-        )
-        returns_BT = compute_returns(self.method, scored, beta=self.beta, gae_lambda=gae_lambda)
-        self.running_mean = update_running_mean(self.running_mean, returns_BT)
-        batch = PolicyBatch.make(self.method, scored, proximal_BT, advantages_BT, beta=self.beta)
-        rng = derive_rng(self.recipe.seed, "minibatches", iteration)
-        report: UpdateReport | None = None
-        for _ in range(settings.epochs):
-            for rows in torch.from_numpy(rng.permutation(len(completions))).tensor_split(settings.minibatches):
-                report = self.updater.step(
-                    [prompt_ids[i] for i in rows.tolist()],
-                    [token_ids[i] for i in rows.tolist()],
-                    partial(_loss, self.method, batch.minibatch(rows)),
-                    temperature=temperature,
-                )
-            assert report is not None
-            if report.metrics.get("approx_kl", 0.0) > MAX_APPROX_KL:
-                break
-        self.publish()
-        assert report is not None
-        return report
-
-    def _metrics(self, scored: ScoredRollout, report: UpdateReport, kl: float, gae_lambda: float) -> dict[str, float]:
+    def _metrics(self, scored: ScoredRollout, kl: float, gae_lambda: float) -> dict[str, float]:
         mask_BT = scored.completion_mask_BT
         completions = scored.rollout.completions
         return {
@@ -210,25 +155,9 @@ class Learner:
             "potential/gae_lambda": gae_lambda,
             "policy/kl": kl,
             "policy/beta": self.beta,
-            "policy/loss": report.loss,
-            "policy/grad_norm": report.grad_norm,
-            "policy/approx_kl": report.metrics.get("approx_kl", 0.0),
-            "policy/clip_fraction": report.metrics.get("clip_fraction", 0.0),
-            "policy/ess": report.metrics.get("ess", 1.0),
             "policy/length": float(mask_BT.sum(-1).float().mean()),
             "policy/entropy": float(-scored.old_logprobs_BT[mask_BT].mean()),
-            "policy/skipped_steps": float(self.updater.skipped_steps),
         }
-
-
-def _loss(method: PolicyGradient, batch: PolicyBatch, logprobs_BT: Tensor, rows: Tensor) -> LossOutput:
-    """The loss of some rows of a minibatch, as the update asks for it."""
-    return policy_loss(method, logprobs_BT, batch.rows(rows))
-
-
-def usual_lr(parameters: int) -> float:
-    """2e-4 for a million parameters, 8e-5 for 3M, 2e-5 for 15M; between 3e-6 (large models) and 3e-4."""
-    return float(min(3e-4, max(3e-6, 2e-4 * (1e6 / max(parameters, 1)) ** 0.85)))
 
 
 def sequence_kl(scored: ScoredRollout) -> float:

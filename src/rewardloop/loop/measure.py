@@ -13,6 +13,7 @@ from rewardloop.evaluate.winrate import win_outcomes, win_rate_interval
 from rewardloop.loop.recipe import Recipe
 from rewardloop.loop.seeds import derive_seed
 from rewardloop.reward.calibration import estimate_mean
+from rewardloop.reward.model import FEWEST_REFERENCE_SCORES, RewardModel
 from rewardloop.rollout.engine import Engine
 from rewardloop.rollout.sampling import sample_rollout
 from rewardloop.types import Prompt, RewardSource
@@ -45,8 +46,15 @@ class Measurer:
         self._reference: Judged | None = None
 
     def prepare(self, reference_engine: Engine) -> None:
-        """Sample and judge the reference's answers: what every later look is compared with."""
+        """Sample and judge the reference's answers: what every later look is compared with.
+
+        A learned judge has no unit of its own: it is put on the scale of the reference's answers, as the reward is.
+        """
         self._reference = self._answers(reference_engine, "reference", 0)
+        scores_B = self._reference.scores_B
+        if isinstance(self.judge, RewardModel) and len(scores_B) >= FEWEST_REFERENCE_SCORES:
+            self.judge = self.judge.standardize(scores_B)
+            self._reference = judge_answers(self._reference.completions, self.judge, self.find_defects)
 
     def measure(self, engine: Engine, proxy: RewardSource | None, look: int) -> Measurement:
         """Fresh answers of the policy in `engine`, judged, compared with the reference's prompt by prompt.

@@ -8,6 +8,8 @@ from typing import Literal
 from rewardloop.errors import ConfigError
 from rewardloop.optimize.policy_gradient import METHODS
 
+AFTER_ASKING = 24  # iterations that follow the last round of questions, where the recipe says nothing else
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
@@ -63,7 +65,7 @@ class Optimizer:
     """How the policy moves."""
 
     method: str = "default"  # a row of the table in docs/methods.md
-    lr: float | None = None  # learning rate, above 0; null = by the size of the policy, 2e-4 for 1M parameters
+    lr: float | None = None  # learning rate, above 0; at the start; null = by the size of the policy, 4e-4 for 1M
     epochs: int = 2  # passes over one batch, 1 or more
     minibatches: int = 2  # optimizer steps per pass, 1 or more
     beta: float = 0.1  # weight of the KL to the reference at the start; 0 = none
@@ -82,7 +84,7 @@ class Recipe:
     """Everything that decides a run. The same recipe and seed give the same bits on the same machine."""
 
     seed: int = 0
-    iterations: int = 36  # most policy iterations; the run ends earlier when it has converged
+    iterations: int | None = None  # most policy iterations; null = 24 after the last round of questions
     evaluate_every: int = 6  # iterations between two measurements on held-out prompts
     reference_samples: int = 512  # completions of the reference that standardize the reward, 64 or more
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -93,6 +95,16 @@ class Recipe:
     optimizer: Optimizer = field(default_factory=Optimizer)
 
     def __post_init__(self) -> None:
-        _require(self.iterations >= 1 and self.evaluate_every >= 1, "iterations and evaluate_every: 1 or more")
+        _require(self.iterations is None or self.iterations >= 1, "iterations must be 1 or more, or null")
+        _require(self.evaluate_every >= 1, "evaluate_every must be 1 or more")
         _require(self.reference_samples >= 64, "reference_samples must be 64 or more to standardize the reward")
         _require(self.threads >= 0, "threads must be 0 or more")
+
+    @property
+    def most_iterations(self) -> int:
+        """Policy iterations at most; the run ends earlier when it has converged.
+
+        Whoever is asked more is learned from longer: after every round the policy can go further from where it began.
+        """
+        rounds = max(1, -(-self.asking.events // self.asking.per_round))
+        return self.iterations or self.asking.every * (rounds - 1) + AFTER_ASKING

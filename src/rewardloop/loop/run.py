@@ -70,7 +70,7 @@ def learn(task: Task, recipe: Recipe, folder: Path, watch: Watch) -> Outcome:
         task.rewards.restore(below(state, "reward."), len(journal.feedback))
         learner.restore(below(state, "learner."))
 
-    while progress.iteration < recipe.iterations and progress.stopped_because is None and task.rewards.source:
+    while progress.iteration < recipe.most_iterations and progress.stopped_because is None and task.rewards.source:
         # 1. Sample completions, 2. score them and spread the reward over their tokens, 3. weigh each token by its
         # advantage, 4. move the policy.
         step = learner.iterate(
@@ -87,7 +87,7 @@ def learn(task: Task, recipe: Recipe, folder: Path, watch: Watch) -> Outcome:
             _follow_reward(task, learner, journal, pool)
 
         # 7. Measure on held-out prompts, 8. stop when the policy has converged, keep the generation.
-        if progress.iteration % recipe.evaluate_every == 0 or progress.iteration == recipe.iterations:
+        if progress.iteration % recipe.evaluate_every == 0 or progress.iteration == recipe.most_iterations:
             counted = _measure(task, learner, journal, metrics, began)
             if not _questions_left(task, recipe, journal):
                 progress.stopped_because = reason_to_stop(

@@ -74,6 +74,7 @@ class Updater:
         self.lm = lm
         self.settings = settings
         self.skipped_steps = 0
+        self.pace = 1.0  # factor on lr, kept by whoever measures how far the steps go
         self._bad_in_a_row = 0
         self._steps = 0
         self._dtype = compute_dtype(settings.precision, lm.model.device)
@@ -111,9 +112,11 @@ class Updater:
         loss: Loss,
         *,
         temperature: float = 1.0,
+        lr_share: float = 1.0,
     ) -> UpdateReport:
         """One step of the optimizer on the gradient of `loss`, which is called for parts of the batch.
 
+        `lr_share`, in [0, 1], is how much of the learning rate is left at this point of a schedule.
         A step with a log-prob, loss or gradient that is not finite is skipped and counted; the third in a row
         raises TrainingError.
         """
@@ -128,9 +131,8 @@ class Updater:
         reason = gradient.reason or ("" if math.isfinite(norm) else f"the gradient's norm is {norm}")
         if not reason:
             self._steps += 1
-            self._optimizer.param_groups[0]["lr"] = self.settings.lr * min(
-                1.0, self._steps / (self.settings.warm_up or 1)
-            )
+            warmth = min(1.0, self._steps / (self.settings.warm_up or 1))
+            self._optimizer.param_groups[0]["lr"] = self.settings.lr * self.pace * warmth * lr_share
             self._optimizer.step()
         self._optimizer.zero_grad()
         self._count(reason)

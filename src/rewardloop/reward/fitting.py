@@ -135,6 +135,25 @@ def _solve(problem: _Problem, prior: float, weights_HE: Tensor, draws_HD: Tensor
     return _Solution((draws_HD + move_HR @ basis_RD) * deviation, slope_H, channel_C)
 
 
+def fit_length(evidence: Evidence, length_N: Tensor) -> tuple[Tensor, Tensor]:
+    """The slope of length and the free numbers of the channel under which the judgments are most likely if nothing but
+    length mattered: where training both beside a backbone begins.
+
+    `length_N`: see `length_covariate`. A whole backbone can read the length of a text as well as anything: from a slope
+    of 0, both learn it at once, and together they count it twice.
+    """
+    start_C = start_channel(evidence)
+
+    def objective(free: Tensor) -> Tensor:
+        slope, channel_C = free[0], free[1:]
+        nll = judgment_nll(slope * length_N, evidence, build_channel(channel_C, evidence))
+        shifted = (channel_C - start_C).square().sum() / CHANNEL_DEVIATION**2
+        return nll + (slope.square() / SLOPE_DEVIATION**2 + shifted) / 2
+
+    free = minimize(objective, torch.cat([start_C.new_zeros(1), start_C]))
+    return free[0].clone(), free[1:].clone()
+
+
 def _choose_prior(problem: _Problem, topics: Sequence[str], seed: int) -> float:
     """The prior of PRIORS with the most likely held-out judgments, in 4 folds by prompt.
 

@@ -1,6 +1,7 @@
 """The potential phi(prefix): what the finished answer will be worth, known at every token.
 
-    phi(s_t) = w . x(s_t) + b,   x = the frozen reference trunk's hidden state, and how sure it was of the words so far
+    phi(s_t) = w . x(s_t) + b,   x = the frozen reference trunk's hidden state, its mean over the words so far, and how
+                                 sure it was of them: what the reward reads of the finished text, cut off at t
 
 phi foresees the reward. It is fitted to *stop-gradient* targets only:
 
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor
 
 INCREMENT_WEIGHT: Final = 0.1
-SUMMARIES: Final = 4  # columns of a state behind the hidden ones
+SUMMARIES: Final = 4  # columns of a state behind the hidden ones, see prefix_states
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,17 +94,25 @@ class Potential:
         return Potential(tensors["gram_EE"], tensors["moment_E"], tensors["weights_E"], ridge)
 
 
-def prefix_states(hidden_BT1D: Tensor, logprobs_BT: Tensor) -> Tensor:
-    """x(s_t) for t = 0 .. T, [B, T+1, D+4]: the hidden state, and four summaries of the log-probs of the tokens before.
+def state_width(hidden_width: int) -> int:
+    """Columns of what `prefix_states` makes of a trunk `hidden_width` wide."""
+    return 2 * hidden_width + SUMMARIES
 
-    The summaries: their mean, the least, and the shares below 10 % and below 1 %; 0 before the first token. They are
-    what a reward on finished texts sees (`reward.features.pool_features`), cut off at t, so that phi is adapted.
+
+def prefix_states(hidden_BT1D: Tensor, logprobs_BT: Tensor) -> Tensor:
+    """x(s_t) for t = 0 .. T, [B, T+1, 2D+4]: the hidden state, its mean over the tokens so far, summaries of them.
+
+    Four summaries of their log-probs: mean, least, and the shares below 10 % and below 1 %. Mean and summaries are 0
+    before the first token. All of it is what a reward on finished texts sees (`reward.features.pool_features`), cut off
+    at t, so that phi is adapted.
     """
     counts_T = torch.arange(1, logprobs_BT.shape[1] + 1, device=logprobs_BT.device)
+    # column t is the state before token t, so the tokens themselves are columns 1 .. T
+    mean_BTD = hidden_BT1D[:, 1:].float().cumsum(1) / counts_T[:, None]
     columns = [logprobs_BT.cumsum(-1) / counts_T, -(-logprobs_BT.cummin(-1).values).log1p()]
     columns += [(logprobs_BT < math.log(share)).cumsum(-1) / counts_T for share in (0.1, 0.01)]
-    summaries_BT1K = torch.nn.functional.pad(torch.stack(columns, dim=-1), (0, 0, 1, 0))
-    return torch.cat([hidden_BT1D.float(), summaries_BT1K.float()], dim=-1)
+    told_BTK = torch.cat([mean_BTD, torch.stack(columns, dim=-1).float()], dim=-1)
+    return torch.cat([hidden_BT1D.float(), torch.nn.functional.pad(told_BTK, (0, 0, 1, 0))], dim=-1)
 
 
 def potential_targets(scores_B: Tensor, log_ratio_BT: Tensor, mask_BT: Tensor, beta: float) -> Tensor:
@@ -120,10 +129,15 @@ def explained_variance(phi_BT: Tensor, targets_BT: Tensor, mask_BT: Tensor) -> f
 
 
 def gate_lambda(explained: float) -> float:
-    """The dial of immediacy opens only as far as phi has earned."""
-    if explained < 0.3:
+    """The dial of immediacy opens only as far as phi has earned.
+
+    The explained variance is over all places of a text, and at the first nobody can foresee much: .2 to .4 is what a
+    good phi has. At lambda .8 the gradient still points where that of lambda 1 does (cosine .97 and above) and has a
+    third of its variance: docs/learning.md.
+    """
+    if explained < 0.1:
         return 1.0
-    return 0.95 if explained < 0.8 else 0.9
+    return 0.9 if explained < 0.2 else 0.8
 
 
 def _with_bias(states_ND: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ from rewardloop.feedback.evidence import Evidence, gather_evidence, select_event
 from rewardloop.hardware import Precision, compute_dtype, computing_in
 from rewardloop.reward.classifier import Classifier
 from rewardloop.reward.encoding import batches_by_length
-from rewardloop.reward.fitting import length_covariate, length_deviation
-from rewardloop.reward.likelihood import build_channel, judgment_nll, start_channel
+from rewardloop.reward.fitting import fit_length, length_covariate, length_deviation
+from rewardloop.reward.likelihood import build_channel, judgment_nll
 from rewardloop.reward.model import RewardModel
 from rewardloop.types import Feedback
 
@@ -87,9 +87,9 @@ class _Training:
 
     def __init__(self, classifier: Classifier, evidence: Evidence, settings: TrainingSettings) -> None:
         self._classifier, self._evidence, self._settings = classifier, evidence, settings
-        self._channel_C = start_channel(evidence).requires_grad_()
-        self._slope = torch.zeros((), dtype=torch.float64, requires_grad=True)
         self._length_N = length_covariate([text for _, text in evidence.texts])
+        slope, channel_C = fit_length(evidence, self._length_N)
+        self._slope, self._channel_C = slope.requires_grad_(), channel_C.requires_grad_()
         self._texts = classifier.encode(*zip(*evidence.texts, strict=True))
         self._tokens_E = _event_tokens(evidence, [len(text["input_ids"]) for text in self._texts])
         self._dtype = compute_dtype(settings.precision, classifier.model.device)

@@ -2,7 +2,8 @@
 
 Three defects. *Wrong facts*: a sentence states what is not so. *Topic drift*: the text leaves the question
 (a sentence that nobody in town would say, speaks of something else, repeats itself or never ends), or never
-answers it; gibberish and empty text drift. *Rudeness*: a rude sentence.
+answers it. *Rudeness*: a rude sentence. A text of which nobody in town would say a single sentence (gibberish,
+silence, the other language) has all three: no policy gains by hiding where nothing can be checked.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Verdict:
 
     flaws: tuple[Flaw, ...]
     answers: bool  # whether it states what was asked, right or wrong
+    understood: bool = True  # whether anybody in town would say at least one of its sentences; else all defects
 
     @property
     def wrong_facts(self) -> bool:
@@ -63,7 +65,7 @@ class Verdict:
         return tuple((flaw.start, flaw.end, flaw.category) for flaw in self.flaws)
 
     def has(self, defect: Defect) -> bool:
-        return any(flaw.category == defect for flaw in self.flaws)
+        return not self.understood or any(flaw.category == defect for flaw in self.flaws)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def judge(world: World, prompt: Prompt, completion: str) -> Verdict:
     grammar = build_grammar(world, inquiry.language)
     flaws: list[Flaw] = []
     seen: set[str] = set()
-    answers = inquiry.asked is None
+    answers, understood = inquiry.asked is None, False
     for number, sentence in enumerate(split_sentences(completion)):
         statement = grammar.read_statement(sentence)
         found = _judge_sentence(world, grammar, inquiry, sentence, statement)
@@ -119,9 +121,11 @@ def judge(world: World, prompt: Prompt, completion: str) -> Verdict:
         flaws += dict.fromkeys(found)
         seen.add(sentence.text)
         answers = answers or (statement is not None and _answers(world, inquiry, statement))
+        understood = understood or statement is not None or _is_familiar(grammar, sentence.text)
     if not seen or not (answers or any(flaw.category == "topic_drift" for flaw in flaws)):
         flaws.append(Flaw(0, len(completion), "topic_drift"))
-    return Verdict(tuple(sorted(flaws, key=lambda flaw: (flaw.start, flaw.end))), answers and bool(seen))
+    in_order = tuple(sorted(flaws, key=lambda flaw: (flaw.start, flaw.end)))
+    return Verdict(in_order, answers and bool(seen), understood)
 
 
 def _judge_sentence(
@@ -141,6 +145,11 @@ def _judge_sentence(
     ):
         flaws.append(Flaw(sentence.start, sentence.end, "topic_drift"))
     return flaws
+
+
+def _is_familiar(grammar: Grammar, sentence: str) -> bool:
+    """Whether somebody in town says this, on any occasion, though it states nothing."""
+    return grammar.is_known_rudeness(sentence) or grammar.is_neutral(sentence, None)
 
 
 def _subject(inquiry: Inquiry, statement: Statement) -> Topic | None:
