@@ -20,7 +20,7 @@ from rewardloop.evaluate.report import (
     report_json,
     verdict,
 )
-from rewardloop.evaluate.sentences import describe
+from rewardloop.evaluate.sentences import describe, say
 from rewardloop.evaluate.token_rewards import TokenRewards, color_scale
 from rewardloop.evaluate.words import Words, load_words, read_resource
 from rewardloop.feedback.edits import MOSTLY_REWRITTEN, find_changes, similarity
@@ -65,7 +65,7 @@ def render_page(report: RunReport, language: Language = "en") -> str:
 
 
 def _header(report: RunReport, words: Words) -> str:
-    warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in report.warnings)
+    warnings = "".join(f'<p class="warning">{escape(say(remark, words))}</p>' for remark in report.warnings)
     if not report.figures:
         return f"<header><h1>{escape(report.title)}</h1>{warnings}</header>"
     found = verdict(report)
