@@ -53,7 +53,7 @@ def _worse_defect(last: Point, reference: Point, answers: int) -> Reason | None:
     for name in DEFECTS:
         key = f"held_out/{name}"
         if key in last and is_inferior(last[key], reference[key], answers):
-            return {"name": f"stop/{name}", "now": f"{last[key]:.0%}", "before": f"{reference[key]:.0%}"}
+            return {"name": f"stop/{name}", "now": _percent(last[key]), "before": _percent(reference[key])}
     return None
 
 
@@ -84,8 +84,12 @@ def _converged(recent: Sequence[Point]) -> Reason | None:
     window = recent[-max(LOOKS, len(recent) // 2) :]
     gain = estimate_slope(range(len(window)), _column(window, "held_out/win_rate")).high
     if gain < WIN_RATE_GAIN:
-        return {"name": "stop/converged", "gain": f"{WIN_RATE_GAIN:.0%}"}
+        return {"name": "stop/converged", "gain": _percent(WIN_RATE_GAIN)}
     return None
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}\u202f%"
 
 
 def _column(points: Sequence[Point], name: str) -> list[float]:

@@ -11,7 +11,8 @@ from rewardloop.types import Prompt
 _DIGITS: Final = re.compile(r"\d+(?:[.,:]\d+)*")
 _CHINESE_NUMBERS: Final = re.compile(r"[〇零一二两三四五六七八九十百千万亿]{2,}")
 _TITLES: Final = re.compile(r"《([^》]+)》")
-_NAMES: Final = re.compile(r"\b[A-Z][^\W\d_]+")
+_WORDS: Final = re.compile("[A-Za-zÀ-ɏ]+")
+_NAMES: Final = re.compile("(?<![A-Za-zÀ-ɏ])[A-ZÀ-Þ][A-Za-zÀ-ɏ]+")
 
 
 def claims(text: str) -> list[str]:
@@ -24,7 +25,7 @@ def claims(text: str) -> list[str]:
     found += [match.group() for match in _CHINESE_NUMBERS.finditer(text)]
     found += [match.group(1) for match in _TITLES.finditer(text)]
     for sentence in split_sentences(text):
-        first = re.match(r"[\W_]*[A-Za-z]+", sentence)
+        first = re.match(r"[\W_]*[A-Za-zÀ-ɏ]+", sentence)
         found += [match.group().lower() for match in _NAMES.finditer(sentence, first.end() if first else 0)]
     return found
 
@@ -38,7 +39,7 @@ def unsupported(text: str, source: str) -> float:
     wanted = claims(text)
     if not wanted:
         return 0.0
-    words = set(re.findall(r"[^\W\d_]+", source.lower()))
+    words = set(_WORDS.findall(source.lower()))
     numbers = {match.group().replace(",", "") for match in _DIGITS.finditer(source)}
     had = sum(claim in words or claim in numbers or (not claim.isascii() and claim in source) for claim in wanted)
     return 1 - had / len(wanted)
