@@ -19,7 +19,7 @@ from rewardloop.cli.exam import Asked, prepare_exam
 from rewardloop.cli.train_detector import train_detector
 from rewardloop.errors import ConfigError, DataError, ModelError
 from rewardloop.evaluate.coherence import coherence, coherences, load_sentence_encoder, split_sentences
-from rewardloop.evaluate.detector import Detector, fit_detector, label_texts, load_detector, save_detector
+from rewardloop.evaluate.detector import Detector, _threshold, fit_detector, label_texts, load_detector, save_detector
 from rewardloop.evaluate.facts import Choices, read_choices, score_choices
 from rewardloop.evaluate.grounding import claims, unsupported
 from rewardloop.feedback.records import write_feedback
@@ -230,15 +230,13 @@ def test_a_detector_finds_the_defect_and_raises_few_false_alarms(tmp_path: Path)
 
 def test_the_threshold_keeps_its_promise_on_average() -> None:
     """Over draws, new faultless texts lie above it in 1 % of cases or less: the split-conformal guarantee."""
-    from rewardloop.evaluate.detector import _threshold
-
     rng = np.random.default_rng(0)
     above = [float((rng.normal(size=2000) > _threshold(rng.normal(size=250))).mean()) for _ in range(400)]
     assert 0.005 < np.mean(above) < 0.0105
 
 
 def test_too_little_to_learn_from_and_foreign_files(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a detector needs"):
+    with pytest.raises(DataError, match="faultless texts to set the threshold by"):
         fit_detector("harm", thumbs(60), seed=0)
     with pytest.raises(ModelError, match="train-detector"):
         load_detector(tmp_path / "missing.safetensors")
@@ -252,7 +250,7 @@ def test_too_little_to_learn_from_and_foreign_files(tmp_path: Path) -> None:
 
 def test_the_verbs_with_every_measure(tmp_path: Path) -> None:
     """A detector is trained from a file, then judges answers to own prompts beside grounding and choices."""
-    write_feedback(tmp_path / "said.jsonl", thumbs())
+    write_feedback(tmp_path / "said.jsonl", thumbs(2000))
     console = Console(width=120)
     detector = tmp_path / "rude.safetensors"
     train_detector([tmp_path / "said.jsonl"], detector, name="rude", layout=None, half="a", seed=0, console=console)

@@ -31,6 +31,7 @@ COLUMNS: Final = 2**16
 FALSE_ALARMS: Final = 0.01  # share of faultless texts that may be flagged
 CALIBRATION, HELD_OUT = 0.25, 0.2  # the first of what remains after the second
 FEWEST: Final = 100  # faultless texts below which 1 % of them means nothing
+FEWEST_EXAMPLES: Final = 10
 
 _NGRAMS: Final = HashingVectorizer(
     analyzer="char", ngram_range=(1, 4), n_features=COLUMNS, alternate_sign=False, binary=True, norm="l2"
@@ -75,12 +76,13 @@ def fit_detector(name: str, feedback: Sequence[Feedback], seed: int) -> tuple[De
     rest, held_out = split_by_prompt(feedback, HELD_OUT, seed)
     fitting, calibrating = split_by_prompt(rest, CALIBRATION, seed)
     texts, bad_B = label_texts(fitting)
-    _require_both(bad_B, "to learn from", 10)
+    _require(bad_B, "to learn from", FEWEST_EXAMPLES)
+    _require(~bad_B, "to learn from", FEWEST_EXAMPLES, kind="faultless")
     model = LogisticRegression(C=30, solver="liblinear", fit_intercept=False, random_state=seed)
     weights_D = model.fit(_features(texts), bad_B).coef_[0].astype(np.float32)
     detector = Detector(name, weights_D, 0.0)
     texts, bad_B = label_texts(calibrating)
-    _require_both(~bad_B, "to set the threshold", FEWEST)
+    _require(~bad_B, "to set the threshold by", FEWEST, kind="faultless")
     detector = Detector(name, weights_D, _threshold(detector.scores(texts)[~bad_B]))
     return detector, _validity(detector, *label_texts(held_out))
 
@@ -143,15 +145,16 @@ def _threshold(faultless_B: np.ndarray) -> float:
 
 
 def _validity(detector: Detector, texts: Sequence[str], bad_B: np.ndarray) -> Validity:
-    _require_both(bad_B, "held out", 1)
+    _require(bad_B, "to measure on", 1)
+    _require(~bad_B, "to measure on", 1, kind="faultless")
     flagged_B = detector.flags(texts)
     rates = [wilson_interval(float(flagged_B[which].mean()), int(which.sum())) for which in (bad_B, ~bad_B)]
     return Validity(len(texts), float(roc_auc_score(bad_B, detector.scores(texts))), *rates)
 
 
-def _require_both(wanted_B: np.ndarray, what: str, fewest: int) -> None:
-    if wanted_B.sum() < fewest or wanted_B.all():
+def _require(wanted_B: np.ndarray, what: str, fewest: int, kind: str = "defective") -> None:
+    if wanted_B.sum() < fewest:
         raise DataError(
-            f"{len(wanted_B)} rated or flagged texts {what}, {int(wanted_B.sum())} of one kind; a detector needs "
-            f"texts with and without the defect, here {fewest} or more of that kind"
+            f"{int(wanted_B.sum())} {kind} texts {what} (of {len(wanted_B)} rated or flagged ones), expected {fewest} "
+            "or more; give more judgments of both kinds"
         )

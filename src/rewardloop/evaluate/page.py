@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from rewardloop.evaluate.charts import describe_point, draw_chart, draw_interval, format_change, format_value
-from rewardloop.evaluate.heatmap import to_html
+from rewardloop.evaluate.heatmap import END_MARK, to_html
 from rewardloop.evaluate.report import (
     Answer,
     Chart,
@@ -226,9 +226,10 @@ def _heat_maps(report: RunReport, words: Words) -> str:
     low, high = _ends(report.token_rewards_meaning, words)
     ends = f"{low} −{scale:.2f}", f"+{scale:.2f} {high}"
     legend = f'<p class="legend"><span>{ends[0]}</span><i></i><span>{ends[1]}</span></p>'
-    meaning = (
-        f'<p class="note">{escape(words(report.token_rewards_meaning))}</p>' if report.token_rewards_meaning else ""
-    )
+    said = words(report.token_rewards_meaning) if report.token_rewards_meaning else ""
+    if any(start == end for scored in report.token_rewards for start, end in scored.offsets):
+        said = words("sentence_space").join([said, words("end_note").format(mark=END_MARK)]).strip()
+    meaning = f'<p class="note">{escape(said)}</p>' if said else ""
     return meaning + legend + "".join(_heat_map(scored, scale, words) for scored in report.token_rewards)
 
 
