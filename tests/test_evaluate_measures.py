@@ -18,7 +18,7 @@ from rewardloop.cli.evaluate import Sampling, evaluate
 from rewardloop.cli.exam import Asked, prepare_exam
 from rewardloop.cli.train_detector import train_detector
 from rewardloop.errors import ConfigError, DataError, ModelError
-from rewardloop.evaluate.coherence import coherence, coherences, load_sentence_encoder, split_sentences
+from rewardloop.evaluate.coherence import coherence, coherences, load_sentence_encoder, split_passages, split_sentences
 from rewardloop.evaluate.detector import Detector, _threshold, fit_detector, label_texts, load_detector, save_detector
 from rewardloop.evaluate.facts import Choices, read_choices, score_choices
 from rewardloop.evaluate.grounding import claims, unsupported
@@ -51,6 +51,15 @@ def test_sentences(text: str, sentences: list[str]) -> None:
     assert split_sentences(text) == sentences
 
 
+def test_few_words_are_no_passage_of_their_own() -> None:
+    long = "The mill was built in the year of the flood."
+    assert split_passages(f"Well. {long} You idiot! {long}") == [f"Well. {long} You idiot!", long]
+    assert split_passages("Yes. No.") == ["Yes. No."]
+    assert split_passages("你这个白痴。磨坊是在发大水的那一年建成的。") == [
+        "你这个白痴。 磨坊是在发大水的那一年建成的。"
+    ]
+
+
 def test_coherence_by_hand() -> None:
     up, right = [0.0, 1.0], [1.0, 0.0]
     # the odd one out of four: cos((1, 0), (0, 3)) = 0; of alike sentences: 1
@@ -79,7 +88,8 @@ def test_each_text_gets_its_own_sentences() -> None:
     def embed(sentences: Sequence[str]) -> np.ndarray:
         return np.array([[1.0, 0.0] if "a" in sentence else [0.0, 1.0] for sentence in sentences])
 
-    found = coherences(["a. a. a.", "", "a. b. a.", "b. b."], embed)
+    a, b = f"{'a ' * 10}.", f"{'b ' * 10}."
+    found = coherences([f"{a} {a} {a}", "", f"{a} {b} {a}", f"{b} {b}"], embed)
     assert found.tolist() == pytest.approx([1, 1, 0, 1])
     assert coherences([""], embed).tolist() == [1]
 

@@ -9,10 +9,13 @@ from typing import Final
 import numpy as np
 
 from rewardloop.errors import ModelError
+from rewardloop.evaluate.texts import split_words
 from rewardloop.reward.features import EncoderFeatures, make_extractor
 
 # A sentence ends at a mark (with what closes it) before a blank, at a Chinese mark, or at the end of a line.
 _ENDS: Final = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+|(?<=[。！？；])[”’」』）]*|\n+")
+
+FEWEST_WORDS: Final = 10  # words (Chinese: characters) and marks of a sentence that is compared by itself
 
 EmbedSentences = Callable[[Sequence[str]], np.ndarray]  # [N, D]
 
@@ -22,6 +25,20 @@ def split_sentences(text: str) -> list[str]:
     starts = [0, *(found.end() for found in _ENDS.finditer(text))]
     pieces = (text[start:end].strip() for start, end in zip(starts, [*starts[1:], len(text)], strict=True))
     return [piece for piece in pieces if any(letter.isalnum() for letter in piece)]
+
+
+def split_passages(text: str) -> list[str]:
+    """The sentences of `text`; one of few words joins the one before it, or after it at the start.
+
+    An exclamation has no topic of its own: left alone, an insult would count as drift.
+    """
+    passages: list[str] = []
+    for sentence in split_sentences(text):
+        if passages and min(len(split_words(sentence)), len(split_words(passages[-1]))) < FEWEST_WORDS:
+            passages[-1] += f" {sentence}"
+        else:
+            passages.append(sentence)
+    return passages
 
 
 def coherence(embedded_ND: np.ndarray) -> float:
@@ -48,7 +65,7 @@ def coherence(embedded_ND: np.ndarray) -> float:
 
 def coherences(texts: Sequence[str], embed: EmbedSentences) -> np.ndarray:
     """`coherence` of each text, [B]."""
-    split = [split_sentences(text) for text in texts]
+    split = [split_passages(text) for text in texts]
     embedded_ND = embed([sentence for sentences in split for sentence in sentences] or [""])
     ends_B = np.cumsum([len(sentences) for sentences in split])
     return np.array(
