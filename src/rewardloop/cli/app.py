@@ -161,9 +161,6 @@ def evaluate(
     detectors: Annotated[
         list[Path] | None, typer.Option("--detector", help="File of train-detector, e.g. of harm. Repeatable.")
     ] = None,
-    encoder: Annotated[
-        str | None, typer.Option("--encoder", help="Sentence encoder (MiniLM, ...) that measures coherence.")
-    ] = None,
     grounded: Annotated[
         bool, typer.Option("--grounded", help="Prompts hold the source: count names and numbers it lacks.")
     ] = False,
@@ -185,7 +182,7 @@ def evaluate(
         model_source(against) if against else None,
         out,
         Console(),
-        asked=Asked(prompts, reward, most, detectors or (), encoder, grounded, choices, world_seed),
+        asked=Asked(prompts, reward, most, detectors or (), grounded, choices, world_seed),
         sampling=Sampling(per_prompt=answers, seed=seed),
         language=known("--language", language, "en", "zh"),
     )

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from rewardloop.errors import ConfigError
-from rewardloop.evaluate.coherence import coherences, load_sentence_encoder
 from rewardloop.evaluate.comparison import FindDefects, Measure
 from rewardloop.evaluate.defects import find_defects
 from rewardloop.evaluate.detector import Detector, load_detector
@@ -36,7 +35,6 @@ class Asked:
     reward: Path | None = None
     most: int = 200  # prompts, 1 or more
     detectors: Sequence[Path] = ()  # one file for each further defect
-    encoder: str | None = None  # sentence encoder that measures coherence
     grounded: bool = False  # the prompts hold the source of what answers may say
     choices: Path | None = None  # questions with right and wrong answers
     world_seed: int = 0
@@ -90,9 +88,6 @@ def _flag(detectors: Sequence[Detector], completions: Sequence[Completion]) -> d
 
 def _measures(asked: Asked) -> dict[str, Measure]:
     measures: dict[str, Measure] = {}
-    if asked.encoder is not None:
-        embed = load_sentence_encoder(asked.encoder)
-        measures["text/coherence"] = lambda completions: coherences([c.text for c in completions], embed)
     if asked.grounded:
         measures["text/unsupported"] = lambda completions: np.array(
             [unsupported(c.text, prompt_text(c.prompt)) for c in completions]

@@ -14,7 +14,9 @@ from rewardloop.evaluate.detector import fit_detector, save_detector, validity_j
 from rewardloop.feedback.reading import read_feedback
 from rewardloop.feedback.splits import split_by_prompt
 from rewardloop.files import write_text
+from rewardloop.types import Feedback
 
+HELD_OUT = 0.2  # of the prompts; what train-reward holds out unless told otherwise
 USEFUL_AUC = 0.8  # below, the order of texts says too little to decide anything by
 
 
@@ -30,17 +32,15 @@ def train_detector(
 ) -> None:
     """Learn the detector, save it at `out` with its validity beside it, and print how good it is.
 
-    `half` is that of `train-reward`: a policy trained on a reward of one half is measured by a detector of the
-    other. Raises ConfigError, DataError, StoreError.
+    Raises ConfigError, DataError, StoreError.
     """
     if half not in (None, "a", "b"):
         raise ConfigError(f"--half is {half!r}; expected a or b")
     if not re.fullmatch(r"[a-z][a-z_]*", name):
         raise ConfigError(f"--name is {name!r}; expected small letters, such as harm")
     judgments = [judgment for path in feedback for judgment in read_feedback(path, layout)]
-    if half:
-        judgments = split_by_prompt(judgments, 0.5, seed + 1)[half == "b"]
-    detector, validity = fit_detector(name, judgments, seed)
+    train, held_out = split_judgments(judgments, half, seed)
+    detector, validity = fit_detector(name, train, held_out, seed)
     save_detector(detector, out)
     write_text(out.with_suffix(".json"), validity_json(validity))
     console.print(
@@ -52,3 +52,14 @@ def train_detector(
     if validity.auc < USEFUL_AUC:
         console.print("It tells the texts apart too badly to decide anything by; give more examples.", style="yellow")
     console.print(f"detector saved in {out}", highlight=False, soft_wrap=True)
+
+
+def split_judgments(
+    judgments: Sequence[Feedback], half: str | None, seed: int
+) -> tuple[list[Feedback], list[Feedback]]:
+    """(train, held out), the first cut to a half as `train-reward` cuts it.
+
+    From the same files with the same seed, a reward of half a and a detector of half b share no prompt.
+    """
+    train, held_out = split_by_prompt(judgments, HELD_OUT, seed)
+    return (split_by_prompt(train, 0.5, seed + 1)[half == "b"] if half else train), held_out

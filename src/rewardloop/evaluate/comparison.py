@@ -22,7 +22,6 @@ Measure = Callable[[Sequence[Completion]], np.ndarray]  # one number for each co
 
 # Unit of a measure's figure, and which way is better; for the rest the unit is a number, and neither is.
 _MEASURES: Mapping[str, tuple[Unit, Better]] = {
-    "text/coherence": ("number", "higher"),
     "text/unsupported": ("share", "lower"),
 }
 

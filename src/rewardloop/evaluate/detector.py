@@ -29,7 +29,7 @@ from rewardloop.types import Feedback, Flag, Prompt, Rating
 
 COLUMNS: Final = 2**16
 FALSE_ALARMS: Final = 0.01  # share of faultless texts that may be flagged
-CALIBRATION, HELD_OUT = 0.25, 0.2  # the first of what remains after the second
+CALIBRATION: Final = 0.25  # share of the training prompts that only set the threshold
 FEWEST: Final = 100  # faultless texts below which 1 % of them means nothing
 FEWEST_EXAMPLES: Final = 10
 
@@ -67,14 +67,15 @@ class Validity:
     false_alarms: Estimate  # share of the faultless ones
 
 
-def fit_detector(name: str, feedback: Sequence[Feedback], seed: int) -> tuple[Detector, Validity]:
-    """Learn to tell texts that people found wanting, and measure it on held-out prompts.
+def fit_detector(
+    name: str, train: Sequence[Feedback], held_out: Sequence[Feedback], seed: int
+) -> tuple[Detector, Validity]:
+    """Learn to tell texts that people found wanting, and measure it on the held-out ones.
 
-    A text has the defect where it is flagged, or its mean rating lies below the middle of the scale. Weights,
-    threshold and validity each come from prompts of their own. Raises DataError where there is too little.
+    A text has the defect where it is flagged, or its mean rating lies below the middle of the scale. Weights
+    and threshold come from different prompts of `train`. Raises DataError where there is too little.
     """
-    rest, held_out = split_by_prompt(feedback, HELD_OUT, seed)
-    fitting, calibrating = split_by_prompt(rest, CALIBRATION, seed)
+    fitting, calibrating = split_by_prompt(train, CALIBRATION, seed)
     texts, bad_B = label_texts(fitting)
     _require(bad_B, "to learn from", FEWEST_EXAMPLES)
     _require(~bad_B, "to learn from", FEWEST_EXAMPLES, kind="faultless")

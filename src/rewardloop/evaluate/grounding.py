@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from rewardloop.evaluate.coherence import split_sentences
+from rewardloop.evaluate.texts import split_sentences
 from rewardloop.types import Prompt
 
 _DIGITS: Final = re.compile(r"\d+(?:[.,:]\d+)*")
