@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from rewardloop.cli.evaluate import Sampling, evaluate, log_ratios
+from rewardloop.cli.exam import Asked
 from rewardloop.errors import ConfigError, TrainingError
 from rewardloop.evaluate.comparison import Judged, compare, judge_answers, pick_examples
 from rewardloop.evaluate.defects import find_defects
@@ -148,7 +149,7 @@ def test_the_verb_on_the_sandbox(model: LanguageModel, tmp_path: Path) -> None:
             builtin_model_folder(),
             tmp_path / "out",
             console,
-            most_prompts=40,
+            asked=Asked(most=40),
             sampling=Sampling(per_prompt=2, max_tokens=48),
             language="zh",
         )
@@ -169,7 +170,7 @@ def test_the_verb_on_the_sandbox(model: LanguageModel, tmp_path: Path) -> None:
 
 def test_own_prompts_need_a_judge(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--prompts without --reward"):
-        evaluate("nowhere", None, tmp_path, Console(), prompts=tmp_path / "prompts.txt")
+        evaluate("nowhere", None, tmp_path, Console(), asked=Asked(prompts=tmp_path / "prompts.txt"))
 
 
 def test_one_model_alone(model: LanguageModel) -> None:

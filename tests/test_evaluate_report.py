@@ -30,6 +30,7 @@ from rewardloop.evaluate.report import (
     verdict,
 )
 from rewardloop.evaluate.token_rewards import TokenRewards, color_scale, segments
+from rewardloop.evaluate.words import read_resource
 from rewardloop.reward.calibration import Estimate
 from rewardloop.types import Message
 
@@ -297,3 +298,40 @@ def test_texts_that_share_little_are_not_struck_out() -> None:
     html = render_page(RunReport("", (gain(0, 1, 2),), examples=(pair,)))
     assert "<del>" not in html
     assert "something else entirely, said anew" in html
+
+
+def test_a_remark_is_said_in_the_language_of_the_page() -> None:
+    reason = {"name": "stop/kl_budget", "kl": "12.5", "allowed": "12.0"}
+    report = RunReport("run", (gain(0.1, 0.2, 0.3),), warnings=(reason, "no_kl", "plain words"))
+    assert "KL budget: 12.5 nats from the reference, 12.0 allowed" in read(render_page(report)).text
+    chinese = read(render_page(report, "zh")).text
+    assert "与参考模型相距 12.5 纳特，上限为 12.0" in chinese
+    assert "两个模型的分词器不同" in chinese
+    assert "plain words" in chinese
+
+
+def test_every_reason_and_meaning_is_in_both_languages_with_the_same_gaps() -> None:
+    table = load_yaml(read_resource("words.yaml"), "words.yaml")
+    named = ("typicality", "shift", "foresight", "before_learning", *(name for name in table if name[:5] == "stop/"))
+    assert len(named) == 10 + 1
+    for name in named:
+        english, chinese = table[name]
+        assert re.search("[\u4e00-\u9fff]", chinese), name
+        assert set(re.findall(r"{\w+}", english)) == set(re.findall(r"{\w+}", chinese)), name
+
+
+def test_nothing_but_zeros_has_no_sign() -> None:
+    assert [format_change(-0.0001, "share"), format_value(-0.001, "signed"), format_change(0.001, "number")] == [
+        "0.0", "0.00", "0.00",
+    ]  # fmt: skip
+    assert format_change(-0.05, "share") == "−5.0"
+
+
+def test_equal_answers_are_shown_once() -> None:
+    same = Example("p", Answer("the same", 1.0), Answer("the same", 1.0))
+    html = render_page(RunReport("", (gain(0, 1, 2),), examples=(same,)))
+    assert html.count("the same") == 1
+    assert "unchanged" in html
+    alone = render_page(RunReport("", (), examples=(Example("p", Answer("x")),)))
+    assert "<h2>Answers</h2>" in alone
+    assert "Before" not in alone

@@ -17,6 +17,7 @@ from rewardloop.evaluate.over_optimization import (
     is_gamed,
     student_quantile,
 )
+from rewardloop.evaluate.sentences import say
 from rewardloop.evaluate.winrate import (
     both_orders,
     by_cluster,
@@ -26,6 +27,7 @@ from rewardloop.evaluate.winrate import (
     win_outcomes,
     win_rate_interval,
 )
+from rewardloop.evaluate.words import load_words
 from rewardloop.reward.calibration import estimate_mean
 
 # ---------------------------------------------------------------- win rate
@@ -259,7 +261,8 @@ def _points(**columns: list[float]) -> list[dict[str, float]]:
 
 
 def _reason(points: list[dict[str, float]]) -> str:
-    return reason_to_stop(points, target_kl=6.0, answers=200) or ""
+    reason = reason_to_stop(points, target_kl=6.0, answers=200)
+    return say(reason, load_words("en")) if reason else ""
 
 
 def test_each_reason_to_stop() -> None:

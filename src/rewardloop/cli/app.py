@@ -38,6 +38,7 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Change one setting: --set optimizer.lr=1e-4. Repeatable.")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same bits.")]
+ReportLanguage = Annotated[str, typer.Option("--language", help="Language of the report: en or zh.")]
 
 
 feedback_app = typer.Typer(help="Feedback in files and in a data directory.", no_args_is_help=True)
@@ -74,12 +75,15 @@ def simulate(
     annotators: Annotated[str, typer.Option(help="Kinds in turn, e.g. careful,careful,noisy.")] = "careful",
     recipe: RecipeFile = None,
     overrides: Overrides = None,
+    language: ReportLanguage = "en",
     seed: Seed = 0,
 ) -> None:
     """The whole loop with simulated annotators: a model learns, with proof. No server, no network."""
+    from rewardloop.cli.names import known
     from rewardloop.cli.simulate import simulate as run
 
-    run(out, model, world_seed, annotators, recipe, [f"seed={seed}", *(overrides or [])], Console())
+    written_in = known("--language", language, "en", "zh")
+    run(out, model, world_seed, annotators, recipe, [f"seed={seed}", *(overrides or [])], Console(), written_in)
 
 
 @app.command("train-reward")
@@ -136,13 +140,16 @@ def optimize(
     method: Annotated[str | None, typer.Option(help="A row of docs/methods.md, e.g. rloo, grpo, ppo.")] = None,
     recipe: RecipeFile = None,
     overrides: Overrides = None,
+    language: ReportLanguage = "en",
     seed: Seed = 0,
 ) -> None:
     """Improve a policy against a reward; shows reward against KL, a second judge, and samples."""
+    from rewardloop.cli.names import known
     from rewardloop.cli.optimize import optimize as run
 
-    chosen = [f"optimizer.method={method}"] if method else []
-    run(policy, reward, prompts, second, out, recipe, [f"seed={seed}", *chosen, *(overrides or [])], Console())
+    settings = [f"seed={seed}", *([f"optimizer.method={method}"] if method else []), *(overrides or [])]
+    written_in = known("--language", language, "en", "zh")
+    run(policy, reward, prompts, second, out, recipe, settings, Console(), written_in)
 
 
 @app.command()
@@ -169,15 +176,29 @@ def evaluate(
     model: Annotated[str, typer.Option("--model", help="Causal LM: folder, hub id or 'builtin'.")],
     against: Annotated[str | None, typer.Option("--against", help="The model before; compares the two.")] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")] = Path("runs/evaluate"),
-    prompts: Annotated[Path | None, typer.Option("--prompts", help="Your own prompts; needs --reward.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", help="Your own prompts; needs --reward or --detector.")
+    ] = None,
     reward: Annotated[Path | None, typer.Option("--reward", help="Reward model that judges the answers.")] = None,
+    most: Annotated[int, typer.Option("--most", min=1, help="Most prompts asked, drawn by the seed.")] = 200,
+    answers: Annotated[int, typer.Option("--answers", min=1, help="Answers sampled to each prompt.")] = 2,
+    detectors: Annotated[
+        list[Path] | None, typer.Option("--detector", help="File of train-detector, e.g. of harm. Repeatable.")
+    ] = None,
+    grounded: Annotated[
+        bool, typer.Option("--grounded", help="Prompts hold the source: count names and numbers it lacks.")
+    ] = False,
+    choices: Annotated[
+        Path | None, typer.Option("--choices", help="Questions with right and wrong answers: MC1 and MC2.")
+    ] = None,
     world_seed: Annotated[int, typer.Option(help="Which town to ask about.")] = 0,
-    language: Annotated[str, typer.Option(help="Language of the report: en or zh.")] = "en",
+    language: ReportLanguage = "en",
     seed: Seed = 0,
 ) -> None:
-    """The three defects, win rate, KL, length, repetition: one model, or before against after."""
+    """Defects, win rate, KL, length, repetition, truth: one model, or before against after."""
     from rewardloop.cli.evaluate import Sampling
     from rewardloop.cli.evaluate import evaluate as run
+    from rewardloop.cli.exam import Asked
     from rewardloop.cli.names import known, model_source
 
     run(
@@ -185,10 +206,8 @@ def evaluate(
         model_source(against) if against else None,
         out,
         Console(),
-        prompts=prompts,
-        reward=reward,
-        sampling=Sampling(seed=seed),
-        world_seed=world_seed,
+        asked=Asked(prompts, reward, most, detectors or (), grounded, choices, world_seed),
+        sampling=Sampling(per_prompt=answers, seed=seed),
         language=known("--language", language, "en", "zh"),
     )
 
@@ -246,6 +265,24 @@ def export(
     from rewardloop.cli.names import known
 
     run(out, data, files or [], layout, known("--format", form, "jsonl", "parquet"), kinds or [], Console())
+
+
+@app.command("train-detector")
+def train_detector(
+    feedback: Annotated[list[Path], typer.Argument(help="Rated or flagged texts, any layout of docs/feedback.md.")],
+    name: Annotated[str, typer.Option("--name", help="What a low rating or a flag means: harm, refusal, ...")] = "harm",
+    out: Annotated[Path | None, typer.Option("--out", help="File of weights; default: runs/NAME.safetensors.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Layout of the files; default: found by looking.")] = None,
+    half: Annotated[
+        str | None, typer.Option(help="'a' or 'b', as in train-reward: judge by the half not trained on.")
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """Learn to find one defect in texts, with 1 % false alarms, for evaluate --detector."""
+    from rewardloop.cli.train_detector import train_detector as run
+
+    out = out or Path("runs") / f"{name}.safetensors"
+    run(feedback, out, name=name, layout=layout, half=half, seed=seed, console=Console())
 
 
 @app.command()

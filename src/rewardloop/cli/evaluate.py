@@ -5,36 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from rewardloop.errors import ConfigError
+from rewardloop.cli.exam import Asked, Exam, prepare_exam
 from rewardloop.evaluate.charts import format_change, format_estimate
-from rewardloop.evaluate.comparison import FindDefects, Judged, compare, judge_answers, pick_examples
-from rewardloop.evaluate.defects import find_defects
+from rewardloop.evaluate.comparison import Judged, compare, compare_means, judge_answers, pick_examples
+from rewardloop.evaluate.facts import read_choices, score_choices
 from rewardloop.evaluate.page import write_report
 from rewardloop.evaluate.report import Figure, Language, RunReport, verdict
 from rewardloop.evaluate.sentences import describe
 from rewardloop.evaluate.token_rewards import TokenRewards
 from rewardloop.evaluate.typicality import SHIFT, TYPICALITY, shift, typicality
 from rewardloop.evaluate.words import Words, load_words
-from rewardloop.feedback.prompts import read_prompts
 from rewardloop.models.language_model import LanguageModel, load_language_model
 from rewardloop.models.packed import forward_completions
-from rewardloop.reward.storage import load_reward
 from rewardloop.rollout.engine import Engine
 from rewardloop.rollout.sampling import sample_rollout
-from rewardloop.sandbox.dialogues import held_out_prompts
-from rewardloop.sandbox.judges import GoldReward
-from rewardloop.sandbox.world import build_world
-from rewardloop.types import Completion, Prompt, RewardSource
+from rewardloop.types import Completion
 
 EXAMPLES, HEAT_MAPS = 8, 6
-NO_KL = "The two models have different tokenizers: there is no KL between them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,46 +40,36 @@ class Sampling:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Exam:
-    """What is asked, and who judges the answers."""
-
-    prompts: tuple[Prompt, ...]
-    judge: RewardSource
-    find_defects: FindDefects | None = None
-
-
 def evaluate(
     model: str | Path,
     before: str | Path | None,
     out: Path,
     console: Console,
     *,
-    prompts: Path | None = None,
-    reward: Path | None = None,
-    most_prompts: int = 200,
+    asked: Asked,
     sampling: Sampling = Sampling(),
-    world_seed: int = 0,
     language: Language = "en",
 ) -> RunReport:
     """Measure `model`, against `before` if it is given; write report.json and report.html into `out`.
 
-    Without `prompts` the exam is the sandbox's: its held-out questions, its gold judge. With them, answers are
-    judged by the reward model in `reward`. Raises ConfigError, DataError, ModelError, StoreError.
+    Raises ConfigError, DataError, ModelError, StoreError.
     """
-    exam = _choose_exam(prompts, reward, most_prompts, world_seed, sampling.seed)
+    exam = prepare_exam(asked, sampling.seed)
     after_lm = load_language_model(model)
     before_lm = None if before is None else load_language_model(before)
     after = _answers(after_lm, exam, sampling)
     earlier = None if before_lm is None else _answers(before_lm, exam, sampling)
     kl_B = None if before_lm is None else log_ratios(after_lm, before_lm, after.completions, sampling.temperature)
+    figures = compare(after, earlier, kl_B=kl_B, measures=exam.measures)
+    if asked.choices is not None:
+        figures += _choice_figures(asked.choices, after_lm, before_lm)
     report = RunReport(
         title=" → ".join(_short_name(lm) for lm in (before_lm, after_lm) if lm is not None),
-        figures=compare(after, earlier, kl_B=kl_B),
+        figures=figures,
         examples=pick_examples(after, earlier, EXAMPLES),
         token_rewards=_heat_maps(after_lm, before_lm, earlier or after),
         token_rewards_meaning=TYPICALITY if kl_B is None else SHIFT,
-        warnings=(NO_KL,) if kl_B is None and before_lm is not None else (),
+        warnings=("no_kl",) if kl_B is None and before_lm is not None else (),
         settings=_settings(exam, sampling),
     )
     page = write_report(report, out, language=language)
@@ -124,27 +107,6 @@ def log_ratios(
     return ratios_B
 
 
-def _choose_exam(prompts: Path | None, reward: Path | None, most: int, world_seed: int, seed: int) -> Exam:
-    if (prompts is None) != (reward is None):
-        given, missing = ("prompts", "reward") if reward is None else ("reward", "prompts")
-        raise ConfigError(
-            f"--{given} without --{missing}: your own prompts need a reward model that judges the answers; "
-            "give both, or neither for the sandbox"
-        )
-    if prompts is not None and reward is not None:
-        return Exam(_some(read_prompts(prompts), most, seed), load_reward(reward))
-    world = build_world(world_seed)
-    return Exam(_some(held_out_prompts(world), most, seed), GoldReward(world), partial(find_defects, world))
-
-
-def _some(prompts: Sequence[Prompt], most: int, seed: int) -> tuple[Prompt, ...]:
-    """At most `most` of the prompts, drawn by `seed`, in their order."""
-    if len(prompts) <= most:
-        return tuple(prompts)
-    chosen = np.random.default_rng(seed).choice(len(prompts), size=most, replace=False)
-    return tuple(prompts[int(place)] for place in sorted(chosen))
-
-
 def _answers(lm: LanguageModel, exam: Exam, sampling: Sampling) -> Judged:
     completions = sample_rollout(
         Engine(lm),
@@ -155,6 +117,18 @@ def _answers(lm: LanguageModel, exam: Exam, sampling: Sampling) -> Judged:
         seed=sampling.seed,
     ).completions
     return judge_answers(completions, exam.judge, exam.find_defects)
+
+
+def _choice_figures(path: Path, after_lm: LanguageModel, before_lm: LanguageModel | None) -> tuple[Figure, ...]:
+    """How often, and how strongly, true answers are likelier than false ones."""
+    questions = read_choices(path)
+    after = score_choices(after_lm, questions)
+    before = (None, None) if before_lm is None else score_choices(before_lm, questions)
+    names = [asked.question for asked in questions]
+    return tuple(
+        compare_means(name, now_B, then_B, names, "share", "higher")
+        for name, now_B, then_B in zip(("truth/mc1", "truth/mc2"), after, before, strict=True)
+    )
 
 
 def _heat_maps(after_lm: LanguageModel, before_lm: LanguageModel | None, shown: Judged) -> tuple[TokenRewards, ...]:

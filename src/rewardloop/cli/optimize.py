@@ -12,6 +12,7 @@ from rewardloop.cli.progress import watch_run
 from rewardloop.cli.results import write_results
 from rewardloop.config import resolve_recipe
 from rewardloop.errors import DataError, ModelError
+from rewardloop.evaluate.report import Language
 from rewardloop.feedback.prompts import read_prompts
 from rewardloop.hardware import set_up_threads
 from rewardloop.loop.measure import Measurer
@@ -35,6 +36,7 @@ def optimize(
     recipe_file: Path | None,
     overrides: Sequence[str],
     console: Console,
+    language: Language = "en",
 ) -> None:
     """Run in `out`, write the policy and the report there."""
     # Base models often have no end token within reach, and nobody is asked here.
@@ -61,7 +63,7 @@ def optimize(
     )
     with watch_run(console, recipe) as watch:
         outcome = learn(task, recipe, out, watch)
-    write_results(outcome, task.rewards.source, recipe, out, console, f"{policy} against {reward}")
+    write_results(outcome, task.rewards.source, recipe, out, console, f"{policy} · {reward}", language)
 
 
 def _usable(prompts: Sequence[Prompt], lm: LanguageModel, max_tokens: int) -> list[Prompt]:

@@ -11,19 +11,18 @@ from rich.console import Console
 from rewardloop.config import recipe_values
 from rewardloop.evaluate.comparison import compare, pick_examples
 from rewardloop.evaluate.page import write_report
-from rewardloop.evaluate.report import RunReport, charts_of_run, verdict
+from rewardloop.evaluate.report import Language, RunReport, charts_of_run, verdict
+from rewardloop.evaluate.sentences import say
 from rewardloop.evaluate.token_rewards import TokenRewards
+from rewardloop.evaluate.words import load_words
 from rewardloop.loop.learner import Learner
 from rewardloop.loop.recipe import Recipe
 from rewardloop.loop.run import Outcome
 from rewardloop.types import Completion, RewardSource, Rollout
 
 EXAMPLES, HEAT_MAPS = 8, 6
-MEANING = (
-    "immediate reward of each token before learning: blue, the answer is expected to become better with it; "
-    "orange, worse"
-)
-WORDS = {
+BEFORE_LEARNING = "before_learning"  # what the colors of the tokens mean, in words.yaml
+VERDICTS = {
     "improved": "[bold green]improved[/]",
     "worse": "[bold red]got worse[/]",
     "unproven": "did not provably change",
@@ -32,9 +31,15 @@ WORDS = {
 
 
 def write_results(
-    outcome: Outcome, source: RewardSource | None, recipe: Recipe, folder: Path, console: Console, title: str
+    outcome: Outcome,
+    source: RewardSource | None,
+    recipe: Recipe,
+    folder: Path,
+    console: Console,
+    title: str,
+    language: Language = "en",
 ) -> None:
-    """Write report.html and report.json into `folder` and say on the screen what came out."""
+    """Write report.html and report.json into `folder`, in `language`, and say on the screen what came out."""
     seen, progress = outcome.measurement, outcome.journal.progress
     figures = compare(seen.after, seen.before)
     worst = np.argsort(seen.before.scores_B, kind="stable")[:HEAT_MAPS]
@@ -45,17 +50,18 @@ def write_results(
         charts=charts_of_run(progress.points, answers=len(seen.after.completions)),
         examples=pick_examples(seen.after, seen.before, EXAMPLES),
         token_rewards=reward_tokens(outcome.learner, shown, source) if source else (),
-        token_rewards_meaning=MEANING,
+        token_rewards_meaning=BEFORE_LEARNING,
         warnings=(progress.stopped_because,) if progress.stopped_because else (),
         settings={name: str(value) for name, value in _flat(recipe_values(recipe)).items()},
     )
-    page = write_report(report, folder)
+    page = write_report(report, folder, language=language)
+    stopped = f" ({say(progress.stopped_because, load_words('en'))})" if progress.stopped_because else ""
     gain = figures[0].change
     assert gain is not None
     console.print(
-        f"\nThe model {WORDS[verdict(report)]}: {gain.value:+.3f} \\[{gain.low:+.3f}, {gain.high:+.3f}] on "
+        f"\nThe model {VERDICTS[verdict(report)]}: {gain.value:+.3f} \\[{gain.low:+.3f}, {gain.high:+.3f}] on "
         f"{len(seen.after.completions)} held-out prompts, after {len(outcome.journal.feedback)} judgments and "
-        f"{progress.iteration} iterations{f' ({progress.stopped_because})' if progress.stopped_because else ''}.",
+        f"{progress.iteration} iterations{stopped}.",
         highlight=False,
     )
     console.print(f"Policy: {folder / 'policy'}\nReport: {page}", highlight=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rewardloop.cli.progress import watch_run
 from rewardloop.cli.results import write_results
 from rewardloop.config import resolve_recipe
+from rewardloop.evaluate.report import Language
 from rewardloop.hardware import set_up_threads
 from rewardloop.loop.recipe import Recipe
 from rewardloop.loop.run import learn
@@ -26,6 +27,7 @@ def simulate(
     recipe_file: Path | None,
     overrides: Sequence[str],
     console: Console,
+    language: Language = "en",
 ) -> None:
     """Run the loop in `out` and write the report there."""
     recipe = resolve_recipe(Recipe, recipe_file, overrides)
@@ -39,4 +41,12 @@ def simulate(
     )
     with watch_run(console, recipe) as watch:
         outcome = learn(task, recipe, out, watch)
-    write_results(outcome, task.rewards.source, recipe, out, console, f"rewardloop simulate in {world.town.en}")
+    write_results(
+        outcome,
+        task.rewards.source,
+        recipe,
+        out,
+        console,
+        f"rewardloop simulate · {getattr(world.town, language)}",
+        language,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -25,14 +26,19 @@ def format_value(value: float, unit: Unit) -> str:
     else:
         digits = 2 if abs(value) < 10 else 1
         text = f"{value:+.{digits}f}" if unit == "signed" and value else f"{value:.{digits}f}"
-    return text.replace("-", "−")
+    return _tidy(text)
 
 
 def format_change(value: float, unit: Unit) -> str:
     """A difference, always with its sign; differences of shares in points of a hundred."""
     if unit == "share":
-        return f"{100 * value:+.1f}".replace("-", "−")
+        return _tidy(f"{100 * value:+.1f}")
     return format_value(value, "signed")
+
+
+def _tidy(text: str) -> str:
+    """A true minus; no sign where nothing but zeros is left after rounding."""
+    return text.replace("-", "−") if re.search("[1-9]", text) else text.lstrip("+-")
 
 
 def nice_ticks(low: float, high: float, at_most: int = 5) -> list[float]:

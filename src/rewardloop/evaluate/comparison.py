@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
@@ -17,6 +18,12 @@ from rewardloop.types import Completion, Prompt, RewardSource
 
 # For each kind of defect, which completions have it; only a world whose truth is known can tell.
 FindDefects = Callable[[Sequence[Completion]], Mapping[str, np.ndarray]]
+Measure = Callable[[Sequence[Completion]], np.ndarray]  # one number for each completion, float [B]
+
+# Unit of a measure's figure, and which way is better; for the rest the unit is a number, and neither is.
+_MEASURES: Mapping[str, tuple[Unit, Better]] = {
+    "text/unsupported": ("share", "lower"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +49,13 @@ def judge_answers(
     return Judged(tuple(completions), scores_B, find_defects(completions) if find_defects else {})
 
 
-def compare(after: Judged, before: Judged | None = None, *, kl_B: np.ndarray | None = None) -> tuple[Figure, ...]:
+def compare(
+    after: Judged,
+    before: Judged | None = None,
+    *,
+    kl_B: np.ndarray | None = None,
+    measures: Mapping[str, Measure] = MappingProxyType({}),
+) -> tuple[Figure, ...]:
     """Every measure with its 95 % interval over prompts, and its change where there is a `before`.
 
     `before` must hold as many answers to the same prompts in the same order. The interval of a change is that
@@ -50,12 +63,17 @@ def compare(after: Judged, before: Judged | None = None, *, kl_B: np.ndarray | N
 
     Args:
         kl_B: log pi_after - log pi_before of each answer in `after`; its mean estimates KL(after || before).
+        measures: further numbers of each answer, by the names of their figures.
     """
     assert before is None or before.prompts == after.prompts
     figures = [_mean("held_out/reward", after, before, lambda side: side.scores_B, "signed", "higher")]
     if before is not None:
         figures.append(_win_rate(after, before))
     figures += [_share(name, after, before) for name in after.defects]
+    for name, measure in measures.items():
+        figures.append(
+            _mean(name, after, before, _of_completions(measure), *_MEASURES.get(name, ("number", "neither")))
+        )
     if kl_B is not None:
         figures.append(Figure("policy/kl", estimate_mean(kl_B, after.prompts)))
     return (*figures, *_text_figures(after, before))
@@ -88,15 +106,29 @@ def _mean(
     unit: Unit,
     better: Better = "neither",
 ) -> Figure:
-    now_B = measure(after)
-    if before is None:
-        return Figure(name, estimate_mean(now_B, after.prompts), unit=unit, better=better)
-    then_B = measure(before)
+    return compare_means(name, measure(after), None if before is None else measure(before), after.prompts, unit, better)
+
+
+def _of_completions(measure: Measure) -> Callable[[Judged], np.ndarray]:
+    return lambda side: measure(side.completions)
+
+
+def compare_means(
+    name: str,
+    now_B: np.ndarray,
+    then_B: np.ndarray | None,
+    clusters: Sequence[Hashable],
+    unit: Unit,
+    better: Better = "neither",
+) -> Figure:
+    """The mean now, before (`then_B`, in the same order), and of the difference one by one."""
+    if then_B is None:
+        return Figure(name, estimate_mean(now_B, clusters), unit=unit, better=better)
     return Figure(
         name,
-        after=estimate_mean(now_B, after.prompts),
-        before=estimate_mean(then_B, after.prompts),
-        change=estimate_mean(now_B - then_B, after.prompts),
+        after=estimate_mean(now_B, clusters),
+        before=estimate_mean(then_B, clusters),
+        change=estimate_mean(now_B - then_B, clusters),
         unit=unit,
         better=better,
     )

@@ -15,10 +15,11 @@ DISAGREEMENT: Final = 3.0  # times that of the first measurement: the reward mod
 DEFECTS: Final = ("wrong_facts", "topic_drift", "rudeness")
 
 Point = Mapping[str, float]  # one measurement, by the names of rewardloop.metrics
+Reason = dict[str, str]  # "name": a sentence of words.yaml; the rest fills its gaps
 
 
-def reason_to_stop(points: Sequence[Point], *, target_kl: float, answers: int) -> str | None:
-    """Why the run should stop after the last of `points`, in words; None to go on.
+def reason_to_stop(points: Sequence[Point], *, target_kl: float, answers: int) -> Reason | None:
+    """Why the run should stop after the last of `points`; None to go on. `sentences.say` puts it into words.
 
     The first point is the reference. Slopes are taken over measurements under one and the same reward, that
     is, with equally many events of feedback: a new reward may move everything.
@@ -41,29 +42,29 @@ def reason_to_stop(points: Sequence[Point], *, target_kl: float, answers: int) -
     )
 
 
-def _beyond_budget(last: Point, target_kl: float) -> str | None:
+def _beyond_budget(last: Point, target_kl: float) -> Reason | None:
     kl = last.get("policy/kl", 0.0)
     if target_kl > 0 and kl > KL_BUDGET * target_kl:
-        return f"KL budget: {kl:.1f} nats from the reference, {KL_BUDGET * target_kl:.1f} allowed"
+        return {"name": "stop/kl_budget", "kl": f"{kl:.1f}", "allowed": f"{KL_BUDGET * target_kl:.1f}"}
     return None
 
 
-def _worse_defect(last: Point, reference: Point, answers: int) -> str | None:
+def _worse_defect(last: Point, reference: Point, answers: int) -> Reason | None:
     for name in DEFECTS:
         key = f"held_out/{name}"
         if key in last and is_inferior(last[key], reference[key], answers):
-            return f"{name.replace('_', ' ')} became more frequent: {last[key]:.0%} against {reference[key]:.0%}"
+            return {"name": f"stop/{name}", "now": _percent(last[key]), "before": _percent(reference[key])}
     return None
 
 
-def _lost_ensemble(last: Point, reference: Point) -> str | None:
+def _lost_ensemble(last: Point, reference: Point) -> Reason | None:
     now, before = last.get("reward/disagreement", 0.0), reference.get("reward/disagreement", 0.0)
     if now > DISAGREEMENT * before > 0:
-        return f"the reward's heads disagree: {now:.2f} against {before:.2f} on the reference"
+        return {"name": "stop/lost_ensemble", "now": f"{now:.2f}", "before": f"{before:.2f}"}
     return None
 
 
-def _gamed(recent: Sequence[Point]) -> str | None:
+def _gamed(recent: Sequence[Point]) -> Reason | None:
     if len(recent) < LOOKS or any("held_out/proxy" not in point for point in recent):
         return None
     window = recent[-max(LOOKS, len(recent) // 2) :]
@@ -72,19 +73,23 @@ def _gamed(recent: Sequence[Point]) -> str | None:
         _column(window, "held_out/proxy"),
         _column(window, "held_out/reward"),
     ):
-        return "over-optimization: the learned reward rises while the judge falls"
+        return {"name": "stop/over_optimization"}
     return None
 
 
-def _converged(recent: Sequence[Point]) -> str | None:
+def _converged(recent: Sequence[Point]) -> Reason | None:
     """The upper bound of what the next measurement may gain in win rate is too small to go on."""
     if len(recent) < LOOKS:
         return None
     window = recent[-max(LOOKS, len(recent) // 2) :]
     gain = estimate_slope(range(len(window)), _column(window, "held_out/win_rate")).high
     if gain < WIN_RATE_GAIN:
-        return f"converged: another round gains less than {WIN_RATE_GAIN:.0%} in win rate"
+        return {"name": "stop/converged", "gain": _percent(WIN_RATE_GAIN)}
     return None
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}\u202f%"
 
 
 def _column(points: Sequence[Point], name: str) -> list[float]:

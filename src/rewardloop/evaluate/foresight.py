@@ -19,10 +19,7 @@ from rewardloop.reward.encoding import weights_digest
 from rewardloop.reward.potential import Potential, prefix_states
 from rewardloop.types import Prompt
 
-FORESIGHT: Final = (
-    "immediate reward learned from people, in standard deviations: blue, the answer is expected to become better "
-    "with this token; orange, worse"
-)
+FORESIGHT: Final = "foresight"  # the sentence in words.yaml that says what the colors mean
 
 
 def foresight(reference: LanguageModel, potential: Potential) -> TokenScorer:

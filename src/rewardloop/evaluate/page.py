@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 from rewardloop.evaluate.charts import describe_point, draw_chart, draw_interval, format_change, format_value
-from rewardloop.evaluate.heatmap import to_html
+from rewardloop.evaluate.heatmap import END_MARK, to_html
 from rewardloop.evaluate.report import (
     Answer,
     Chart,
     Example,
     Figure,
     Language,
+    Remark,
     RunReport,
     Unit,
     report_json,
     verdict,
 )
-from rewardloop.evaluate.sentences import describe
+from rewardloop.evaluate.sentences import describe, say
 from rewardloop.evaluate.token_rewards import TokenRewards, color_scale
 from rewardloop.evaluate.words import Words, load_words, read_resource
 from rewardloop.feedback.edits import MOSTLY_REWRITTEN, find_changes, similarity
@@ -47,7 +48,7 @@ def render_page(report: RunReport, language: Language = "en") -> str:
         _header(report, words),
         _section("curves", words, _curves(report.charts, words)),
         _section("figures", words, _figures(report.figures, words)),
-        _section("examples", words, "".join(_example(example, words) for example in report.examples)),
+        _examples(report.examples, words),
         _section("token_rewards", words, _heat_maps(report, words)),
         _section("settings", words, _settings(report, words)),
         f"<footer>{words('made_by')}</footer>",
@@ -65,7 +66,7 @@ def render_page(report: RunReport, language: Language = "en") -> str:
 
 
 def _header(report: RunReport, words: Words) -> str:
-    warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in report.warnings)
+    warnings = "".join(_remark(remark, words) for remark in report.warnings)
     if not report.figures:
         return f"<header><h1>{escape(report.title)}</h1>{warnings}</header>"
     found = verdict(report)
@@ -75,6 +76,11 @@ def _header(report: RunReport, words: Words) -> str:
         f'<header class="{found}"><p class="eyebrow">{escape(report.title)}</p>'
         f"<h1>{words(found)}</h1>{lead}{warnings}</header>"
     )
+
+
+def _remark(remark: Remark, words: Words) -> str:
+    calm = " calm" if not isinstance(remark, str) and remark["name"] == "stop/converged" else ""
+    return f'<p class="warning{calm}">{escape(say(remark, words))}</p>'
 
 
 # ---------------------------------------------------------------- curves and figures
@@ -113,7 +119,8 @@ def _figures(figures: Iterable[Figure], words: Words) -> str:
     titles = "".join(f"<th>{words(column) if compared else ''}</th>" for column in columns)
     rows = "".join(_figure_row(figure, words, columns, _reach(figure.unit, figures)) for figure in figures)
     head = f"<thead><tr><th>{words('measure')}</th>{titles}{'<th></th>' if compared else ''}</tr></thead>"
-    return f"<table>{head}<tbody>{rows}</tbody></table>"
+    note = f'<p class="note">{words("figures_note")}</p>' if compared else ""
+    return f"<table>{head}<tbody>{rows}</tbody></table>{note}"
 
 
 def _reach(unit: Unit, figures: Iterable[Figure]) -> float:
@@ -157,10 +164,17 @@ def _tone(figure: Figure) -> str:
 # ---------------------------------------------------------------- texts
 
 
+def _examples(examples: Sequence[Example], words: Words) -> str:
+    compared = any(example.before for example in examples)
+    shown = "".join(_example(example, words) for example in examples)
+    return _section("examples" if compared else "answers", words, shown)
+
+
 def _example(example: Example, words: Words) -> str:
     prompt = _prompt(example.prompt, words)
-    if example.before is None:
-        only = _answer(example.after, escape(example.after.text), "after", words)
+    if example.before is None or example.before.text == example.after.text:
+        tag = "unchanged" if example.before else ""
+        only = _answer(example.after, escape(example.after.text), tag, words)
         return f'<article>{prompt}<div class="pair">{only}</div></article>'
     old, new = _difference(example.before.text, example.after.text)
     pair = _answer(example.before, old, "before", words) + _answer(example.after, new, "after", words)
@@ -178,12 +192,10 @@ def _prompt(prompt: Prompt, words: Words) -> str:
 
 
 def _answer(answer: Answer, body: str, which: str, words: Words) -> str:
+    title = f"<span>{words(which)}</span>" if which else ""
     score = "" if answer.score is None else f'<b class="score">{format_value(answer.score, "signed")}</b>'
     defects = "".join(f'<span class="defect">{escape(words(name))}</span>' for name in answer.defects)
-    return (
-        f'<div class="answer {which}"><p class="tag"><span>{words(which)}</span>{score}{defects}</p>'
-        f'<p class="text">{body}</p></div>'
-    )
+    return f'<div class="answer {which}"><p class="tag">{title}{score}{defects}</p><p class="text">{body}</p></div>'
 
 
 def _difference(before: str, after: str) -> tuple[str, str]:
@@ -211,12 +223,20 @@ def _heat_maps(report: RunReport, words: Words) -> str:
     if not report.token_rewards:
         return ""
     scale = color_scale(report.token_rewards)
-    ends = f"{words('penalty')} −{scale:.2f}", f"+{scale:.2f} {words('reward')}"
+    low, high = _ends(report.token_rewards_meaning, words)
+    ends = f"{low} −{scale:.2f}", f"+{scale:.2f} {high}"
     legend = f'<p class="legend"><span>{ends[0]}</span><i></i><span>{ends[1]}</span></p>'
-    meaning = (
-        f'<p class="note">{escape(words(report.token_rewards_meaning))}</p>' if report.token_rewards_meaning else ""
-    )
+    said = words(report.token_rewards_meaning) if report.token_rewards_meaning else ""
+    if any(start == end for scored in report.token_rewards for start, end in scored.offsets):
+        said = words("sentence_space").join([said, words("end_note").format(mark=END_MARK)]).strip()
+    meaning = f'<p class="note">{escape(said)}</p>' if said else ""
     return meaning + legend + "".join(_heat_map(scored, scale, words) for scored in report.token_rewards)
+
+
+def _ends(meaning: str, words: Words) -> tuple[str, str]:
+    """What the two ends of the color scale are called."""
+    low, high = f"{meaning}/low", f"{meaning}/high"
+    return (words(low), words(high)) if words(low) != low else (words("penalty"), words("reward"))
 
 
 def _heat_map(scored: TokenRewards, scale: float, words: Words) -> str:
@@ -230,6 +250,7 @@ def _heat_map(scored: TokenRewards, scale: float, words: Words) -> str:
 
 def _settings(report: RunReport, words: Words) -> str:
     rows = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}</dd></div>" for name, value in report.settings.items()
+        f"<div><dt>{escape(words(name))}</dt><dd>{escape(str(value))}</dd></div>"
+        for name, value in report.settings.items()
     )
     return f"<dl>{rows}</dl>" if rows else ""

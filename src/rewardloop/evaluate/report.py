@@ -17,6 +17,8 @@ from rewardloop.types import Prompt
 Language = Literal["en", "zh"]
 Unit = Literal["number", "signed", "share", "count"]
 Better = Literal["higher", "lower", "neither"]
+# A sentence of words.yaml by its name, alone or with what fills its gaps; or any other words, shown as they are.
+Remark = str | Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,8 @@ class RunReport:
     charts: tuple[Chart, ...] = ()
     examples: tuple[Example, ...] = ()
     token_rewards: tuple[TokenRewards, ...] = ()
-    token_rewards_meaning: str = ""  # what the colors stand for, one sentence
-    warnings: tuple[str, ...] = ()  # e.g. why the run stopped early
+    token_rewards_meaning: str = ""  # what the colors stand for: the name of a sentence of words.yaml
+    warnings: tuple[Remark, ...] = ()  # e.g. why the run stopped early
     settings: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -6,10 +6,13 @@ from collections.abc import Iterable
 
 from rewardloop.evaluate.charts import format_change, format_value
 from rewardloop.evaluate.defects import NON_INFERIORITY
-from rewardloop.evaluate.report import Figure, RunReport, main_figure, verdict
+from rewardloop.evaluate.report import Figure, Remark, RunReport, main_figure, verdict
 from rewardloop.evaluate.words import Words
 
-DEFECT_FIGURES = ("held_out/wrong_facts", "held_out/topic_drift", "held_out/rudeness")
+
+def say(remark: Remark, words: Words) -> str:
+    """A remark in the words of the page."""
+    return words(remark) if isinstance(remark, str) else words(remark["name"]).format(**remark)
 
 
 def describe(report: RunReport, words: Words) -> str:
@@ -32,7 +35,7 @@ def _change_sentence(report: RunReport, words: Words) -> list[str]:
 
 def _defect_sentences(figures: Iterable[Figure], words: Words) -> list[str]:
     """Those defects that are proven to have risen or fallen; else that none has risen."""
-    compared = [f for f in figures if f.name in DEFECT_FIGURES and f.before and f.change]
+    compared = [f for f in figures if f.name.startswith("held_out/") and f.better == "lower" and f.before and f.change]
     worse = [f for f in compared if f.change and f.change.low > NON_INFERIORITY]
     better = [f for f in compared if f.change and f.change.high < 0]
     sentences = [_defect_sentence("defect_worse", f, words) for f in worse]

@@ -5,15 +5,27 @@ Where a script writes no spaces between words (Chinese, Japanese), every charact
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Sequence
+from typing import Final
 
 from rewardloop.feedback.edits import split_pieces
+
+# A sentence ends at a mark (with what closes it) before a blank, at a Chinese mark, or at the end of a line.
+_ENDS: Final = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+|(?<=[。！？；])[”’」』）]*|\n+")
 
 
 def split_words(text: str) -> list[str]:
     """Words, unspaced characters and punctuation marks of `text`, in order, in lower case."""
     return [piece for piece in split_pieces(text.lower()) if not piece.isspace()]
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of `text`, without the blanks between them; English, Chinese, or any language with such marks."""
+    starts = [0, *(found.end() for found in _ENDS.finditer(text))]
+    pieces = (text[start:end].strip() for start, end in zip(starts, [*starts[1:], len(text)], strict=True))
+    return [piece for piece in pieces if any(letter.isalnum() for letter in piece)]
 
 
 def rep_n(text: str, n: int) -> float:

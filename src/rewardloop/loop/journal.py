@@ -49,7 +49,7 @@ class Progress:
     tokens: int = 0
     metric_lines: int = 0
     sample_lines: int = 0
-    stopped_because: str | None = None
+    stopped_because: dict[str, str] | None = None  # a Reason of evaluate.convergence
     points: list[dict[str, float]] = field(default_factory=list)  # the measurements
 
 
