@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,6 +20,8 @@ from rewardloop.serve.preferences import Criterion
 from rewardloop.serve.tickets import LONGEST_S
 
 router = APIRouter(tags=["feedback"])
+
+REPLAYED: Final[dict[int | str, dict[str, Any]]] = {200: {"description": "The first reply to this key, again"}}
 
 IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
 Judged = Annotated[Submission, Field(discriminator="kind")]
@@ -41,7 +43,7 @@ class TicketRequest(BaseModel):
     expires_s: Annotated[int, Field(ge=1, le=LONGEST_S)] = 3600
 
 
-@router.post("/v1/feedback", status_code=201)
+@router.post("/v1/feedback", status_code=201, responses=REPLAYED)
 async def give(
     given: Judged, gateway: TheGateway, caller: TheCaller, idempotency_key: IdempotencyKey = None
 ) -> JSONResponse:
@@ -56,7 +58,7 @@ async def give(
     return JSONResponse(accepted(stored), 201 if stored.outcome == "stored" else 200)
 
 
-@router.post("/v1/feedback/batch", status_code=201)
+@router.post("/v1/feedback/batch", status_code=201, responses=REPLAYED)
 async def give_batch(
     given: Batch, gateway: TheGateway, caller: TheCaller, idempotency_key: IdempotencyKey = None
 ) -> JSONResponse:

@@ -15,7 +15,7 @@ from rewardloop.feedback.log.submissions import feedback_event, parse_submission
 from rewardloop.serve.access import Caller
 from rewardloop.serve.account_routes import iso
 from rewardloop.serve.errors import ApiError
-from rewardloop.serve.feedback_routes import IdempotencyKey, accepted
+from rewardloop.serve.feedback_routes import REPLAYED, IdempotencyKey, accepted
 from rewardloop.serve.gateway import Gateway, TheCaller, TheGateway, account_id_of
 from rewardloop.serve.kitchen import TheKitchen
 from rewardloop.serve.prompts_of import TRAFFIC, gold_of_town, prompts_of_town, prompts_of_traffic
@@ -83,7 +83,7 @@ async def progress(gateway: TheGateway, caller: TheCaller) -> JSONResponse:
     return JSONResponse({**gateway.queue.progress(caller.id), "agreement": gateway.people.headline_alpha})
 
 
-@router.post("/api/queue/next")
+@router.post("/api/queue/next", responses={204: {"description": "There is nothing left to judge"}})
 async def following(http: Request, gateway: TheGateway, caller: TheCaller) -> Response:
     """The next question for me, mine for ten minutes; 204 when there is none."""
     annotator = account_id_of(http)
@@ -127,7 +127,7 @@ async def undo(http: Request, gateway: TheGateway, caller: TheCaller) -> JSONRes
     return JSONResponse(_shown(gateway, task, gateway.queue.assignments[assignment.id]))
 
 
-@router.post("/api/queue/{assignment_id}/answer", status_code=201)
+@router.post("/api/queue/{assignment_id}/answer", status_code=201, responses=REPLAYED)
 async def answer(
     assignment_id: str,
     given: Given,
