@@ -4,8 +4,9 @@ import type { Agreement, Annotator } from "../lib/contract";
 import { ago, number, percent, t, word } from "../lib/i18n";
 import { complain, notify } from "../lib/notices";
 import { may } from "../lib/session";
-import { Ask, Dialog, Empty, Head, Loaded, useLoad } from "../parts/basics";
+import { Empty, Head, Loaded, useLoad } from "../parts/basics";
 import { Interval, Sparkline } from "../parts/chart";
+import { Ask, Dialog } from "../parts/dialog";
 
 type Found = { agreement: Agreement[]; items: Annotator[] };
 
