@@ -177,6 +177,26 @@ def test_a_refused_judgment_is_kept_and_says_why(visit: Visit) -> None:
     expect(visit.page.locator(".outbox")).to_have_count(0)
 
 
+def test_a_line_that_breaks_is_mended_and_no_word_is_missed(visit: Visit) -> None:
+    lines: list[Any] = []
+
+    def listen(line: Any) -> None:
+        line.connect_to_server()
+        lines.append(line)
+
+    visit.page.route_web_socket("**/api/socket**", listen)
+    visit.open("/")
+    visit.page.fill("#composer", "How many coins for apple pie?")
+    visit.page.press("#composer", "Enter")
+    visit.page.wait_for_selector(".answer [data-i='2']")
+    lines[0].close()
+    visit.page.wait_for_selector(".answer[data-phase=done]")
+    assert len(lines) > 1
+    heard = visit.page.locator(".answer .tokens").inner_text()
+    visit.page.reload()
+    expect(visit.page.locator(".answer .tokens")).to_have_text(heard)
+
+
 def test_an_unsent_text_outlives_the_tab(visit: Visit) -> None:
     visit.page.fill("#composer", "half a thou")
     visit.page.reload()
@@ -245,8 +265,7 @@ def test_a_key_that_is_held_marks_the_words_as_they_appear(visit: Visit) -> None
 def test_a_queue_can_be_worked_off_by_keys_alone(visit: Visit) -> None:
     only_mock(visit.place)
     visit.open("/queue")
-    kinds = {answer_by_keys(visit) for _ in range(3)}
-    assert kinds == {"preference", "rating", "edit"}
+    assert {answer_by_keys(visit) for _ in range(3)} == {"choice", "value", "corrected"}
     question = asked(visit)
     visit.page.keyboard.press("s")
     visit.page.locator("dialog .chip").first.click()
@@ -263,7 +282,7 @@ def asked(visit: Visit) -> str:
 
 
 def answer_by_keys(visit: Visit) -> str:
-    """Answers the assignment on screen as its kind asks; returns the kind of the judgment that was sent."""
+    """Answers the assignment on screen as its kind asks; returns what was answered."""
     page, question = visit.page, asked(visit)
     with page.expect_request("**/answer") as posted:
         if page.locator(".votes").count():
@@ -276,7 +295,8 @@ def answer_by_keys(visit: Visit) -> str:
             page.keyboard.press("Control+Enter")
     assert posted.value.headers["idempotency-key"]
     expect(page.locator(".assignment .said")).not_to_have_text(question)
-    return str(posted.value.post_data_json["kind"])
+    (field,) = posted.value.post_data_json
+    return str(field)
 
 
 # ---------------------------------------------------------------- hostile text

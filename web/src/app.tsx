@@ -135,7 +135,7 @@ function Frame() {
 
 function EngineState() {
   const engine = state.value?.engine;
-  if (engine === "ready" || !engine) return null;
+  if (engine !== "starting" && engine !== "down") return null;
   return (
     <p class={engine === "down" ? "alarm critical" : "alarm info"} role="status">
       <Icon name="alarm" /> {t(`engine.${engine}`)}

@@ -13,7 +13,7 @@ export const SCREENS: Screen[] = [
   { name: "queue", to: "/queue", role: "annotator", key: "q" },
   { name: "dashboard", to: "/dashboard", role: "viewer", key: "d" },
   { name: "people", to: "/annotators", role: "manager", key: "p" },
-  { name: "data", to: "/data", role: "viewer", key: "b" },
+  { name: "data", to: "/data", role: "manager", key: "b" },
   { name: "models", to: "/models", role: "viewer", key: "o" },
   { name: "settings", to: "/settings", role: "viewer", key: "s" },
 ];

@@ -1,6 +1,6 @@
 // One assignment of the queue: what was asked, and the answers to compare, rate or correct.
 import { useSignal } from "@preact/signals";
-import type { Assignment, Judgment, Message } from "../lib/contract";
+import type { Assignment, Message, QueueAnswer } from "../lib/contract";
 import { t, word } from "../lib/i18n";
 import { useKeys } from "../lib/keys";
 import { markdown } from "../lib/markdown";
@@ -22,13 +22,13 @@ export const Prompt = ({ prompt }: { prompt: Message[] | string }) =>
     </>
   );
 
-export function Task({ item, onAnswer }: { item: Assignment; onAnswer: (judgment: Judgment) => void }) {
+export function Task({ item, onAnswer }: { item: Assignment; onAnswer: (judgment: QueueAnswer) => void }) {
   if (item.task === "compare") return <CompareTask item={item} onAnswer={onAnswer} />;
   if (item.task === "rate") return <RateTask item={item} onAnswer={onAnswer} />;
   return <EditTask item={item} onAnswer={onAnswer} />;
 }
 
-type TaskProps = { item: Assignment; onAnswer: (judgment: Judgment) => void };
+type TaskProps = { item: Assignment; onAnswer: (judgment: QueueAnswer) => void };
 const Text = ({ text }: { text: string }) => (
   <div class="answer-text markdown" dangerouslySetInnerHTML={{ __html: markdown(text) }} />
 );
@@ -38,18 +38,18 @@ function CompareTask({ item, onAnswer }: TaskProps) {
     {
       keys: ["1", "ArrowLeft"],
       label: t("vote.first"),
-      run: () => onAnswer({ kind: "preference", choice: "first" }),
+      run: () => onAnswer({ choice: "first" }),
     },
     {
       keys: ["2", "ArrowRight"],
       label: t("vote.second"),
-      run: () => onAnswer({ kind: "preference", choice: "second" }),
+      run: () => onAnswer({ choice: "second" }),
     },
-    { keys: ["0"], label: t("vote.tie"), run: () => onAnswer({ kind: "preference", choice: "tie" }) },
+    { keys: ["0"], label: t("vote.tie"), run: () => onAnswer({ choice: "tie" }) },
     {
       keys: ["x"],
       label: t("vote.both_bad"),
-      run: () => onAnswer({ kind: "preference", choice: "both_bad" }),
+      run: () => onAnswer({ choice: "both_bad" }),
     },
   ]);
   return (
@@ -64,14 +64,14 @@ function CompareTask({ item, onAnswer }: TaskProps) {
           </article>
         ))}
       </div>
-      <Votes ready vote={null} onChoose={(choice) => onAnswer({ kind: "preference", choice })} />
+      <Votes ready vote={null} onChoose={(choice) => onAnswer({ choice })} />
     </>
   );
 }
 
 function RateTask({ item, onAnswer }: TaskProps) {
   const scale = { low: 1, high: 5 };
-  const rate = (value: number) => onAnswer({ kind: "rating", value, scale });
+  const rate = (value: number) => onAnswer({ value });
   useKeys([
     { keys: ["1", "2", "3", "4", "5"], label: t("keys.stars"), run: (event) => rate(Number(event.key)) },
   ]);
@@ -100,7 +100,7 @@ function EditTask({ item, onAnswer }: TaskProps) {
         name={item.assignment_id}
         before={before}
         onCancel={() => (editing.value = false)}
-        onSave={(corrected) => onAnswer({ kind: "edit", corrected })}
+        onSave={(corrected) => onAnswer({ corrected })}
       />
     );
   return (
@@ -112,11 +112,7 @@ function EditTask({ item, onAnswer }: TaskProps) {
         <button type="button" class="primary" onClick={() => (editing.value = true)}>
           <Icon name="edit" size={18} /> {t("edit")} <Key>e</Key>
         </button>
-        <button
-          type="button"
-          class="quiet"
-          onClick={() => onAnswer({ kind: "rating", value: 1, scale: { low: 0, high: 1 } })}
-        >
+        <button type="button" class="quiet" onClick={() => onAnswer({ corrected: before })}>
           {t("queue.nothing_wrong")}
         </button>
       </div>

@@ -42,7 +42,7 @@ export function People() {
                     </option>
                   ))}
                 </select>
-                {one.id !== user.value?.id && (
+                {may("owner") && one.id !== user.value?.id && (
                   <button
                     type="button"
                     class="quiet"
@@ -112,7 +112,6 @@ export function Keys() {
   const name = useSignal("");
   const scopes = useSignal<Scope[]>(["infer", "feedback"]);
   const made = useSignal<{ id: string; key: string } | null>(null);
-  const offered = may("manager") ? SCOPES : SCOPES.slice(0, 2);
   const make = (event: Event) => {
     event.preventDefault();
     void post<{ id: string; key: string }>("/api/keys", {
@@ -163,7 +162,7 @@ export function Keys() {
           />
         </Field>
         <div class="row wrap">
-          {offered.map((scope) => (
+          {SCOPES.map((scope) => (
             <label key={scope} class="check">
               <input type="checkbox" checked={scopes.value.includes(scope)} onChange={() => toggle(scope)} />{" "}
               {word("scope", scope)}

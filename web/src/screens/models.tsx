@@ -54,10 +54,16 @@ function Version({ one }: { one: ModelVersion }) {
           ))}
         </dl>
       )}
-      <p class="digest soft">
-        <code title={one.digest}>{one.digest.slice(0, 20)}</code>
-        <IconButton icon="copy" label={t("models.copy_digest")} onClick={() => void copy(one.digest)} />
-      </p>
+      {one.digest && (
+        <p class="digest soft">
+          <code title={one.digest}>{one.digest.slice(0, 20)}</code>
+          <IconButton
+            icon="copy"
+            label={t("models.copy_digest")}
+            onClick={() => void copy(one.digest ?? "")}
+          />
+        </p>
+      )}
     </li>
   );
 }

@@ -1,9 +1,9 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { ApiError, get, post } from "../lib/api";
-import type { Assignment, Judgment, QueueProgress } from "../lib/contract";
+import type { Assignment, QueueAnswer, QueueProgress } from "../lib/contract";
 import { number, percent, t, word } from "../lib/i18n";
-import { deliver } from "../lib/judgments";
+import { answerAssignment } from "../lib/judgments";
 import { useKeys } from "../lib/keys";
 import { markdown } from "../lib/markdown";
 import { complain, notify } from "../lib/notices";
@@ -39,15 +39,12 @@ export function Queue() {
   const next = () => take(() => post<Assignment | null>("/api/queue/next"));
   useEffect(() => void next(), []);
 
-  const answer = (judgment: Judgment) => {
+  const answer = (judgment: QueueAnswer) => {
     const done = item.value;
     if (!done) return;
     item.value = null;
     phase.value = "loading";
-    // The assignment names the answers; the judgment needs no target of its own.
-    void deliver(`/api/queue/${done.assignment_id}/answer`, { ...judgment, criterion: done.criterion })
-      .catch(complain)
-      .then(next);
+    void answerAssignment(done.assignment_id, judgment).catch(complain).then(next);
   };
   const skip = (reason: string) => {
     skipping.value = false;

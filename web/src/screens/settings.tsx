@@ -16,7 +16,7 @@ export const Settings = () => (
     <Me />
     {may("manager") && <Rules />}
     {may("manager") && <People />}
-    {may("annotator") && <Keys />}
+    {may("owner") && <Keys />}
     {may("owner") && <Audit />}
   </div>
 );
@@ -95,7 +95,7 @@ function Password() {
           <input
             type="password"
             autocomplete="new-password"
-            minLength={10}
+            minLength={8}
             required
             value={fresh.value}
             onInput={(event) => (fresh.value = event.currentTarget.value)}
@@ -215,7 +215,7 @@ function Criteria({ criteria, onAdd }: { criteria: Criterion[]; onAdd: (one: Cri
   );
 }
 
-type Entry = { seq: number; at: string; who?: string; actor?: string; what?: string; action?: string };
+type Entry = { seq: number; at: string; what: string; actor: { id: string; name: string } };
 
 function Audit() {
   const open = useSignal(false);
@@ -232,8 +232,7 @@ function Audit() {
             <ul class="list">
               {items.map((one) => (
                 <li key={one.seq}>
-                  <time class="soft">{ago(one.at)}</time> <b>{one.who ?? one.actor ?? ""}</b>{" "}
-                  {one.what ?? one.action ?? ""}
+                  <time class="soft">{ago(one.at)}</time> <b>{one.actor.name}</b> {one.what}
                 </li>
               ))}
             </ul>

@@ -30,7 +30,7 @@ export function Export({ onClose, kind }: { onClose: () => void; kind: string })
     void post<Made>("/api/exports", {
       layout: layout.value,
       format: format.value,
-      filter: kind ? { kind } : {},
+      filter: kind ? { kinds: [kind] } : {},
     }).then((found) => (made.value = found), complain);
   };
   return (
@@ -74,7 +74,15 @@ export function Export({ onClose, kind }: { onClose: () => void; kind: string })
 // Only our own path is ever followed, whatever the reply says.
 const exportAddress = ({ id }: Made) => `/api/exports/${encodeURIComponent(id)}`;
 
-type Read = { read: number; stored: number; skipped: { line: number; reason: string }[] };
+type Read = { read: number; stored: number; skipped: { reason: string; count?: number; line?: number }[] };
+
+// What the gateway reads; the end of a file's name says which it is.
+const SUFFIXES = ["jsonl", "json", "csv", "tsv", "parquet"];
+
+const suffixOf = (name: string): string => {
+  const end = name.split(".").at(-1)?.toLowerCase() ?? "";
+  return SUFFIXES.includes(end) ? end : "jsonl";
+};
 
 export function Import({ onClose, onDone }: { onClose: () => void; onDone: () => void }) {
   const result = useSignal<Read | null>(null);
@@ -86,7 +94,7 @@ export function Import({ onClose, onDone }: { onClose: () => void; onDone: () =>
     try {
       result.value = await call<Read>(
         "POST",
-        `/api/imports${query({ layout: layout.value, name: file.name })}`,
+        `/api/imports${query({ layout: layout.value === "auto" ? null : layout.value, suffix: suffixOf(file.name) })}`,
         { raw: file, headers: { "content-type": "application/octet-stream" } },
       );
       onDone();
@@ -120,7 +128,7 @@ export function Import({ onClose, onDone }: { onClose: () => void; onDone: () =>
           <span>{busy.value ? t("loading") : t("data.drop")}</span>
           <input
             type="file"
-            accept=".jsonl,.json,.csv,.parquet,.gz"
+            accept={SUFFIXES.map((suffix) => `.${suffix}`).join(",")}
             onChange={(event) => void read(event.currentTarget.files?.[0])}
           />
         </label>
@@ -129,11 +137,15 @@ export function Import({ onClose, onDone }: { onClose: () => void; onDone: () =>
             <p>{t("data.imported", { n: result.value.stored, read: result.value.read })}</p>
             {result.value.skipped.length > 0 && (
               <details>
-                <summary>{t("data.skipped", { n: result.value.skipped.length })}</summary>
+                <summary>
+                  {t("data.skipped", {
+                    n: result.value.skipped.reduce((sum, { count }) => sum + (count ?? 1), 0),
+                  })}
+                </summary>
                 <ul class="list">
-                  {result.value.skipped.slice(0, 100).map(({ line, reason }) => (
-                    <li key={line}>
-                      {t("data.line", { n: line })}: {reason}
+                  {result.value.skipped.slice(0, 100).map(({ line, reason, count }) => (
+                    <li key={`${line} ${reason}`}>
+                      {line ? `${t("data.line", { n: line })}: ${reason}` : `${count ?? 1} × ${reason}`}
                     </li>
                   ))}
                 </ul>
