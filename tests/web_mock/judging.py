@@ -13,7 +13,6 @@ from fastapi import APIRouter, Request, Response
 from web_mock.facts import questions
 from web_mock.town import Refusal, Town, now, who
 
-
 ANSWERS = {"compare": ("preference", "choice"), "rate": ("rating", "value"), "edit": ("edit", "corrected")}
 
 

@@ -21,7 +21,8 @@ def talking(town: Town) -> APIRouter:
     async def world(language: Language = "en") -> dict[str, Any]:
         if town.base:
             raise Refusal(404, "this model has no world of its own")
-        title = town.world.town.in_language(language)
+        name = town.world.town.in_language(language)
+        title = f"The town of {name}" if language == "en" else f"{name}小镇"
         return {
             "title": title,
             "sections": sections(town.world, language),

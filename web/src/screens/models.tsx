@@ -36,8 +36,8 @@ function Version({ one }: { one: ModelVersion }) {
         <div>
           <h2>{one.title}</h2>
           <p class="soft">
-            {t("models.parameters", { n: compact(one.parameters) })} · {word("source", one.source)} ·{" "}
-            <time>{dateTime(one.created_at)}</time>
+            {t("models.parameters", { n: compact(one.parameters) })} · {word("source", one.source)}
+            {one.created_at && <time> · {dateTime(one.created_at)}</time>}
           </p>
         </div>
         {one.active && <span class="badge good">{t("models.active")}</span>}
