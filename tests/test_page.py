@@ -34,15 +34,25 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
+@pytest.fixture(scope="module")
+def session(place: Place, browser: Browser) -> Any:
+    """Somebody who is logged in, once for all tests: a gateway lets nobody try often."""
+    context = browser.new_context(locale="en-US")
+    Visit(place, context.new_page()).log_in()
+    state = context.storage_state()
+    context.close()
+    return state
+
+
 @pytest.fixture
-def visit(place: Place, browser: Browser) -> Iterator[Visit]:
-    context = browser.new_context(locale="en-US", viewport={"width": 1280, "height": 800})
+def visit(place: Place, browser: Browser, session: Any) -> Iterator[Visit]:
+    context = browser.new_context(locale="en-US", viewport={"width": 1280, "height": 800}, storage_state=session)
     context.add_init_script(WATCH)
     made = Visit(place, context.new_page())
     made.listen()
-    made.log_in()
     made.speak("en")
-    made.complaints.clear()  # before the log-in the gateway answers 401, and the console notes it
+    made.open("/")
+    made.page.wait_for_selector(".frame")
     yield made
     context.close()
 
