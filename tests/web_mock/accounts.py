@@ -20,8 +20,8 @@ def accounts(town: Town) -> APIRouter:
         return public(user)
 
     def checked(body: dict[str, Any]) -> dict[str, Any]:
-        if len(body.get("password", "")) < 10:
-            raise Refusal(400, "the password has fewer than 10 characters: choose a longer one", "password")
+        if len(body.get("password", "")) < 8:
+            raise Refusal(400, "the password has fewer than 8 characters: choose a longer one", "password")
         if not body.get("name") or any(user["name"] == body["name"] for user in town.users.values()):
             raise Refusal(400, "this name is taken or empty: choose another", "name")
         return body
@@ -156,6 +156,6 @@ def accounts(town: Town) -> APIRouter:
 
     @api.get("/audit")
     async def audit() -> dict[str, Any]:
-        return {"items": [{"seq": 1, "at": now(hours=5), "who": "anna", "what": "set up"}]}
+        return {"items": [{"seq": 1, "at": now(hours=5), "what": "set up", "actor": {"id": "u-anna", "name": "anna"}}]}
 
     return api

@@ -47,8 +47,8 @@ def create_app(town: Town) -> FastAPI:
     app.include_router(looking(town))
 
     @app.websocket("/api/socket")
-    async def listen(socket: WebSocket) -> None:
-        await serve_socket(town, socket)
+    async def listen(socket: WebSocket, tab: str = "") -> None:
+        await serve_socket(town, socket, tab)
 
     @app.get("/{path:path}")
     async def page(path: str) -> FileResponse:

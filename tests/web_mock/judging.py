@@ -13,6 +13,8 @@ from fastapi import APIRouter, Request, Response
 from web_mock.facts import questions
 from web_mock.town import Refusal, Town, now, who
 
+ANSWERS = {"compare": ("preference", "choice"), "rate": ("rating", "value"), "edit": ("edit", "corrected")}
+
 
 def judging(town: Town) -> APIRouter:
     api = APIRouter()
@@ -91,8 +93,13 @@ def judging(town: Town) -> APIRouter:
 
     @api.post("/api/queue/{name}/answer", status_code=201)
     async def answer(name: str, body: dict[str, Any], request: Request, response: Response) -> dict[str, Any]:
-        targets = [{"completion_id": one["completion_id"], "choice": 0} for one in town.assignments[name]["candidates"]]
-        reply = accept(request, body | ({"targets": targets} if len(targets) > 1 else {"target": targets[0]}), response)
+        assignment = town.assignments[name]
+        kind, field = ANSWERS[assignment["task"]]
+        if body.keys() != {field}:
+            raise Refusal(400, f"this question wants {field} and nothing else", field)
+        targets = [{"completion_id": one["completion_id"], "choice": 0} for one in assignment["candidates"]]
+        about = {"targets": targets} if len(targets) > 1 else {"target": targets[0]}
+        reply = accept(request, {"kind": kind} | body | about, response)
         if name not in town.done:
             town.done.append(name)
         return reply
@@ -116,8 +123,7 @@ def judging(town: Town) -> APIRouter:
         name = uuid.uuid4().hex[:8]
         town.tasks[name] = body | {
             "id": name,
-            "done": 0,
-            "total": len(body.get("prompts", [])) or 60,
+            "progress": {"ready": 12, "size": len(body.get("prompts", [])) or 60, "judged": 0},
             "created_at": now(),
         }
         town.queue_at = 0

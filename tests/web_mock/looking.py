@@ -21,7 +21,8 @@ def talking(town: Town) -> APIRouter:
     async def world(language: Language = "en") -> dict[str, Any]:
         if town.base:
             raise Refusal(404, "this model has no world of its own")
-        title = town.world.town.in_language(language)
+        name = town.world.town.in_language(language)
+        title = f"The town of {name}" if language == "en" else f"{name}小镇"
         return {
             "title": title,
             "sections": sections(town.world, language),
@@ -119,7 +120,7 @@ def looking(town: Town) -> APIRouter:
             for kind, low, high in (("rating", 10, 40), ("preference", 5, 30), ("edit", 0, 9), ("live", 0, 60))
         }
         band = {"t": days, "mean": wave, "low": [x - 0.15 for x in wave], "high": [x + 0.15 for x in wave]}
-        stars = [3.2 + 0.05 * day + rng.gauss(0, 0.1) for day in range(14)]
+        stars = [0.6 + 0.02 * day + rng.gauss(0, 0.02) for day in range(14)]
         saved = len(town.log)
         return {
             "totals": {
@@ -136,13 +137,13 @@ def looking(town: Town) -> APIRouter:
                 "rating_mean": {
                     "t": days,
                     "mean": stars,
-                    "low": [x - 0.3 for x in stars],
-                    "high": [x + 0.3 for x in stars],
+                    "low": [x - 0.06 for x in stars],
+                    "high": [x + 0.06 for x in stars],
                 },
                 "latency": {
                     "t": days,
-                    "ttft_p50": [60 + rng.gauss(0, 5) for _ in days],
-                    "ttft_p95": [110 + rng.gauss(0, 20) for _ in days],
+                    "ttft_p50": [0.06 + rng.gauss(0, 0.005) for _ in days],
+                    "ttft_p95": [0.11 + rng.gauss(0, 0.02) for _ in days],
                 },
             },
             "win_rate": None,
@@ -205,8 +206,9 @@ def looking(town: Town) -> APIRouter:
     @api.post("/imports", status_code=201)
     async def take_in(request: Request) -> dict[str, Any]:
         lines = (await request.body()).decode().splitlines()
-        skipped = [{"line": n, "reason": "not JSON"} for n, line in enumerate(lines, 1) if not line.startswith("{")]
-        return {"read": len(lines), "stored": len(lines) - len(skipped), "skipped": skipped}
+        wrong = sum(not line.startswith("{") for line in lines)
+        skipped = [{"reason": "not JSON", "count": wrong}] * (wrong > 0)
+        return {"read": len(lines), "stored": len(lines) - wrong, "skipped": skipped}
 
     @api.post("/erase")
     async def erase(body: dict[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,8 @@ class Town:
         self.assignments: dict[str, dict[str, Any]] = {}
         self.done: list[str] = []
         self.excluded: dict[str, dict[str, Any]] = {}
-        self.sockets: set[WebSocket] = set()
+        self.tabs: dict[str, Tab] = {}
+        self.tasks_running: set[asyncio.Task[None]] = set()
         self.cancelled: set[str] = set()
         self.queue_at = 0
         self.seq = 0
@@ -124,6 +125,13 @@ class Town:
         self.completions[name, choice] = made
         return made
 
+    def add_question(self, conversation: dict[str, Any], question: str) -> None:
+        """A turn of the person, unless it is the last one asked again."""
+        asked = [turn["content"] for turn in conversation["turns"] if turn["role"] == "user"]
+        if asked[-1:] != [question]:
+            conversation["turns"].append({"id": uuid.uuid4().hex[:12], "role": "user", "content": question})
+            conversation["title"] = conversation["title"] or question[:60]
+
     def add_turn(self, conversation: dict[str, Any], completion: dict[str, Any]) -> None:
         turn = {"id": uuid.uuid4().hex[:12], "role": "assistant", "content": completion["text"]}
         conversation["turns"].append(turn | {"completion": completion})
@@ -181,11 +189,8 @@ class Town:
         return event
 
     async def tell(self, message: dict[str, Any]) -> None:
-        for socket in list(self.sockets):
-            try:
-                await send(socket, message)
-            except (RuntimeError, WebSocketDisconnect):
-                self.sockets.discard(socket)
+        for tab in self.tabs.values():
+            await tab.say(message)
 
     async def ripen(self, event: dict[str, Any]) -> None:
         """Lets a judgment go the way that it goes where a learner runs."""
@@ -198,14 +203,27 @@ class Town:
             await self.tell({"type": "feedback", "id": event["id"], "status": status} | version)
 
 
-numbers: dict[int, int] = {}
+class Tab:
+    """One tab of a browser across reconnects: what it was told is numbered and kept."""
 
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.socket: WebSocket | None = None
 
-async def send(socket: WebSocket, message: dict[str, Any]) -> None:
-    if message["type"] not in ("ack", "pong"):
-        numbers[id(socket)] = numbers.get(id(socket), 0) + 1
-        message = message | {"s": numbers[id(socket)]}
-    await socket.send_text(json.dumps(message))
+    async def say(self, message: dict[str, Any]) -> None:
+        self.sent.append(json.dumps(message | {"s": len(self.sent) + 1}))
+        await self.send(self.sent[-1])
+
+    async def replay(self, last: int) -> None:
+        for text in self.sent[last:]:
+            await self.send(text)
+
+    async def send(self, text: str) -> None:
+        if self.socket:
+            try:
+                await self.socket.send_text(text)
+            except (RuntimeError, WebSocketDisconnect):
+                self.socket = None
 
 
 def who(town: Town, request: Request | WebSocket) -> dict[str, Any]:

@@ -52,15 +52,22 @@ describe("the outbox", () => {
     expect(await drawer().all()).toEqual([]);
   });
 
-  it("writes a letter down before it is sent", async () => {
-    const seen: string[][] = [];
-    const box = new Outbox(drawer(), async () => {
-      seen.push((await drawer().all()).map((one) => one.key));
-      return {};
-    });
+  it("sends nothing before it is written down", async () => {
+    let written = () => {};
+    const slow = {
+      all: async () => [],
+      put: () => new Promise<void>((resolve) => (written = resolve)),
+      delete: async () => {},
+    };
+    const server = gateway();
+    const box = new Outbox(slow, server.send);
     await box.open("u1");
-    await box.post(letter("a"));
-    expect(seen).toEqual([["a"]]);
+    const reply = box.post(letter("a"));
+    await settle();
+    expect(server.arrivals).toEqual([]);
+    written();
+    await reply;
+    expect(server.arrivals).toEqual(["a"]);
   });
 
   it("survives a closed tab: the next one delivers what the last could not", async () => {

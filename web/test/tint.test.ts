@@ -3,9 +3,9 @@ import { RewardScale, shade, tintClass } from "../src/lib/tint";
 
 describe("shade", () => {
   it("steps at 8, 30, 55 and 80 percent of the scale, by hand", () => {
-    const rewards = [-3, -1.6, -1.1, -0.6, -0.16, -0.15, 0, 0.15, 0.16, 0.59, 0.6, 1.1, 1.6, 9];
+    const rewards = [-3, -1.6, -1.1, -0.6, -0.16, -0.15, 0, 0.15, 0.16, 0.59, 0.6, 1.09, 1.1, 1.59, 1.6, 9];
     expect(rewards.map((reward) => shade(reward, 2))).toEqual([
-      -4, -4, -3, -2, -1, 0, 0, 0, 1, 1, 2, 3, 4, 4,
+      -4, -4, -3, -2, -1, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4,
     ]);
   });
   it("is none for what has no number", () => {

@@ -6,7 +6,7 @@ import { type Answer, type Generation, generate, isRunning, storedAnswer, textOf
 import { recall } from "./judgments";
 import { complain } from "./notices";
 import { go } from "./router";
-import { model } from "./session";
+import { may, model } from "./session";
 import { stored } from "./stored";
 
 /** What a person wrote, and the answers to it; several where it was answered again. */
@@ -114,7 +114,8 @@ async function answer(index: number): Promise<void> {
 }
 
 async function begin(): Promise<void> {
-  if (conversationId.value) return;
+  // Who only looks keeps no conversations.
+  if (conversationId.value || !may("annotator")) return;
   const { id } = await post<{ id: string }>("/api/conversations", {});
   conversationId.value = id;
   go(`/chat/${id}`);

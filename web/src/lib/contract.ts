@@ -21,8 +21,9 @@ export type State = {
   user: User | null;
   version: string;
   model: Model | null;
-  engine: "ready" | "starting" | "down";
+  engine: "ready" | "starting" | "down" | "unknown";
   rewards: boolean;
+  show_rewards?: boolean; // to this person
 };
 
 export type Token = {
@@ -106,6 +107,8 @@ export type Assignment = {
   candidates: { completion_id: string; choice: number; text: string }[];
   remaining: number;
 };
+/** What is answered to a comparison, a rating, or a correction. */
+export type QueueAnswer = { choice: Choice } | { value: number } | { corrected: string };
 export type QueueProgress = {
   mine: { done: number; today: number };
   all: { done: number; total: number; overlap: number };
@@ -116,12 +119,12 @@ export type QueueTask = {
   task: QueueKind;
   overlap: number;
   criterion: string;
-  done?: number;
-  total?: number;
+  progress?: { ready: number; size: number; judged: number };
   created_at?: string;
 };
 
 export type Agreement = {
+  criterion?: string;
   kind: string;
   alpha: number | null;
   low: number | null;
@@ -169,8 +172,8 @@ export type ModelVersion = {
   version: string;
   title: string;
   parameters: number;
-  digest: string;
-  created_at: string;
+  digest?: string;
+  created_at?: string;
   active: boolean;
   source: string;
   metrics: Record<string, number | string | null>;

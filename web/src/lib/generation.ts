@@ -18,7 +18,13 @@ export type Answer = {
   finishReason: Signal<string | null>;
 };
 
-export type Generation = { request: string; answers: Answer[]; cancel: () => void };
+export type Generation = {
+  request: string;
+  answers: Answer[];
+  cancel: () => void;
+  epoch: number; // of the line, when it was asked
+  heardAt: number; // when the last message about it came, on the clock of performance.now()
+};
 
 const PATIENCE_MS = 8_000;
 const running = new Map<string, Generation>();
@@ -62,6 +68,8 @@ export function generate(wish: Omit<Generate, "type" | "request">): Generation {
   const generation: Generation = {
     request,
     answers,
+    epoch: socket.epoch,
+    heardAt: performance.now(),
     cancel: () => void socket.send({ type: "cancel", request }).catch(() => {}),
   };
   running.set(request, generation);
@@ -72,6 +80,7 @@ export function generate(wish: Omit<Generate, "type" | "request">): Generation {
 async function ask(generation: Generation, wish: Generate): Promise<void> {
   try {
     await socket.ready(PATIENCE_MS);
+    generation.epoch = socket.epoch;
     const ack = await socket.send(wish);
     if (!ack.ok) fail(generation, typeof ack.error === "string" ? ack.error : (ack.error?.message ?? ""));
   } catch {
@@ -117,6 +126,7 @@ function hear(message: ServerMessage): void {
     return;
   const generation = running.get(message.request);
   if (!generation) return;
+  generation.heardAt = performance.now();
   if (message.type === "started") {
     for (const answer of generation.answers) {
       answer.completionId.value = message.completion_id;
@@ -144,6 +154,12 @@ function hear(message: ServerMessage): void {
 }
 
 socket.listen(hear);
-socket.onMended = (resumed) => {
-  if (!resumed) for (const generation of running.values()) fail(generation, t("line.down"));
+// What was asked before the line broke goes on where the server remembers it, and is given up where it does not.
+socket.onMended = (remembered) => {
+  const before = [...running.values()].filter((generation) => generation.epoch < socket.epoch);
+  if (!remembered) for (const generation of before) fail(generation, t("line.down"));
+  const mended = performance.now();
+  setTimeout(() => {
+    for (const generation of before) if (generation.heardAt < mended) fail(generation, t("line.down"));
+  }, PATIENCE_MS);
 };

@@ -2,7 +2,16 @@
 import { signal } from "@preact/signals";
 import type { ApiError } from "./api";
 import { call } from "./api";
-import type { Completion, Feedback, FeedbackBody, Judgment, Receipt, Status, Target } from "./contract";
+import type {
+  Completion,
+  Feedback,
+  FeedbackBody,
+  Judgment,
+  QueueAnswer,
+  Receipt,
+  Status,
+  Target,
+} from "./contract";
 import { IndexedDrawer } from "./drawer";
 import { type Letter, Outbox } from "./outbox";
 import { socket } from "./socket";
@@ -67,6 +76,13 @@ export function deliver(
   return outbox.post({ key, method: "POST", path, body }) as Promise<Receipt>;
 }
 
+/** Answers an assignment of the queue; it names the answers, so that only the judgment itself is sent. */
+export function answerAssignment(id: string, answer: QueueAnswer): Promise<Receipt> {
+  givenToday.value += 1;
+  const path = `/api/queue/${encodeURIComponent(id)}/answer`;
+  return outbox.post({ key: crypto.randomUUID(), method: "POST", path, body: answer }) as Promise<Receipt>;
+}
+
 /** Shows a judgment that went another way than by the outbox. */
 export function note(one: Said): void {
   const map = new Map(said.value);
@@ -118,11 +134,13 @@ export function recallLetters(letters: readonly Letter[]): void {
 }
 
 function fromStored(stored: Feedback): Said {
+  // What is usual is left out of a stored judgment.
+  const body = stored.kind === "rating" ? { ...stored, scale: stored.scale ?? { low: 1, high: 5 } } : stored;
   return {
     key: stored.id,
     id: stored.id,
-    body: stored,
-    status: stored.status,
+    body,
+    status: stored.status ?? "saved",
     ...(stored.version && { version: stored.version }),
   };
 }

@@ -1,11 +1,13 @@
 // Who is here and what is served.
-import { computed, signal } from "@preact/signals";
+import { computed, effect, signal } from "@preact/signals";
 import { ApiError, get, post, session } from "./api";
 import type { Role, Settings, State } from "./contract";
 import { firstLanguage, setLanguage } from "./i18n";
 import { outbox, recallLetters } from "./judgments";
 import { socket } from "./socket";
 import { forgetDrafts } from "./stored";
+
+const ENGINE_WAIT_MS = 3_000;
 
 export const state = signal<State | null>(null);
 export const unreachable = signal<string | null>(null);
@@ -20,7 +22,9 @@ export const may = (role: Role): boolean => user.value !== null && RANK[user.val
 
 // Annotators see rewards only where the settings allow it: a number beside a word would lead their judgment.
 export const seesRewards = computed(
-  () => !!state.value?.rewards && (may("manager") || !!settings.value?.show_rewards_to_annotators),
+  () =>
+    !!state.value?.rewards &&
+    (state.value.show_rewards ?? (may("manager") || !!settings.value?.show_rewards_to_annotators)),
 );
 
 /** Asks the gateway who is here, and opens the line and the outbox for them. */
@@ -73,6 +77,11 @@ socket.listen((message) => {
     const { type: _type, s: _s, ...changed } = message;
     state.value = { ...state.value, ...changed };
   }
+});
+
+// Until the engine is there it is asked for; then its news come by the line.
+effect(() => {
+  if (user.value && state.value?.engine !== "ready") setTimeout(() => void refresh(), ENGINE_WAIT_MS);
 });
 
 addEventListener("online", () => void outbox.flush());

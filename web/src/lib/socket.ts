@@ -7,6 +7,8 @@ type Ack = { ok: boolean; error?: ErrorBody | string; seq?: number };
 type Listener = (message: ServerMessage) => void;
 
 const PING_MS = 25_000;
+// A gap that stays after so many replays is older than what the server keeps.
+const MOST_REPLAYS = 3;
 const LONGEST_WAIT_MS = 15_000;
 
 export class Socket {
@@ -16,15 +18,21 @@ export class Socket {
   #socket: WebSocket | null = null;
   #n = 0;
   #last = 0; // the highest server number seen
+  #replays = 0; // asked for since the last message that followed
+  #asking = false;
+  #fresh = false; // mended, and no message since
   #failures = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #ping: ReturnType<typeof setInterval> | undefined;
   #wanted = false;
   readonly #tab = crypto.randomUUID();
 
+  /** How often the line was opened. */
+  epoch = 0;
+
   /** Called when the line could not be mended at the second try. */
   onBroken: () => void = () => {};
-  /** Called after the line was mended; `resumed` is false where the server forgot what it had sent. */
+  /** Called after the line was mended, and with false when the server turns out to have forgotten what it sent. */
   onMended: (resumed: boolean) => void = () => {};
 
   listen(listener: Listener): () => void {
@@ -84,11 +92,12 @@ export class Socket {
     const mended = this.#failures > 0 && this.#last > 0;
     this.#failures = 0;
     this.#ping = setInterval(() => this.#quietly({ type: "ping" }), PING_MS);
+    this.epoch += 1;
+    this.#fresh = mended;
+    this.#asking = false;
     if (!mended) return;
-    this.send({ type: "resume", last: this.#last }).then(
-      (ack) => this.onMended(ack.ok),
-      () => {},
-    );
+    this.#askAgain();
+    this.onMended(true);
   }
 
   #broke(socket: WebSocket): void {
@@ -106,16 +115,45 @@ export class Socket {
   }
 
   #hear(message: ServerMessage): void {
-    if (message.s !== undefined) {
-      if (message.s <= this.#last) return; // replayed, and seen before
-      this.#last = message.s;
-    }
+    if (message.s !== undefined && !this.#follows(message.s)) return;
     if (message.type === "ack") {
       this.#acks.get(message.n)?.resolve(message);
       this.#acks.delete(message.n);
       return;
     }
     for (const listener of this.#listeners) listener(message);
+  }
+
+  /** Whether message `s` is the next one. After a gap the rest is asked for again, in order. */
+  #follows(s: number): boolean {
+    const first = this.#fresh;
+    this.#fresh = false;
+    if (s === 1 && first && this.#last > 0) {
+      // The server began anew, and counts from one.
+      this.onMended(false);
+    } else if (s <= this.#last) {
+      return false; // replayed, and seen before
+    } else if (s > this.#last + 1 && this.#replays < MOST_REPLAYS) {
+      if (!this.#asking) this.#askAgain();
+      return false;
+    }
+    this.#last = s;
+    this.#replays = 0;
+    return true;
+  }
+
+  #askAgain(): void {
+    this.#asking = true;
+    this.#replays += 1;
+    this.send({ type: "resume", last: this.#last }).then(
+      (ack) => {
+        this.#asking = false;
+        if (!ack.ok) this.onMended(false);
+      },
+      () => {
+        this.#asking = false;
+      },
+    );
   }
 
   #quietly(message: ClientMessage): void {

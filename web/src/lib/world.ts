@@ -15,7 +15,8 @@ effect(() => {
   }
   get<World>(`/api/world?language=${inLanguage}`).then(
     (found) => {
-      world.value = found;
+      // The language may have changed while the town was on its way.
+      if (inLanguage === language.value) world.value = found;
     },
     () => {
       world.value = null;

@@ -10,8 +10,9 @@ import { markdown } from "../lib/markdown";
 import { announce, complain } from "../lib/notices";
 import { learnScale, tinting } from "../lib/rewards";
 import { splitSentences } from "../lib/sentences";
-import { seesRewards } from "../lib/session";
-import { Ask, IconButton } from "./basics";
+import { may, seesRewards } from "../lib/session";
+import { IconButton } from "./basics";
+import { Ask } from "./dialog";
 import { Icon } from "./icon";
 import { Markable } from "./marking";
 import { CriteriaStars, Editor, Remark, Thumbs, WordDiff } from "./opinion";
@@ -111,7 +112,7 @@ export function AnswerCard({ answer, plain, onAgain, onSay, alternatives }: Prop
       {answer.phase.value === "failed" && <Failed why={answer.error.value} onAgain={onAgain} />}
       {answer.phase.value === "cancelled" && <p class="answer-note">{t("answer.cancelled")}</p>}
       {answer.finishReason.value === "length" && !plain && <p class="answer-note">{t("answer.length")}</p>}
-      {target && !isRunning(answer) && answer.phase.value !== "failed" && (
+      {target && may("annotator") && !isRunning(answer) && answer.phase.value !== "failed" && (
         <footer class="answer-bar">
           <Thumbs target={target} />
           <CriteriaStars target={target} />

@@ -12,7 +12,8 @@ export type ChartData = {
   band?: { low: Numbers; high: Numbers; tone: string };
 };
 
-const seconds = (time: number | string): number =>
+/** A time of the gateway, in seconds since 1970. */
+export const secondsOf = (time: number | string): number =>
   typeof time === "number" ? (time > 1e11 ? time / 1000 : time) : new Date(time).getTime() / 1000;
 
 function options(data: ChartData, width: number, height: number): uPlot.Options {
@@ -91,7 +92,7 @@ function clock(splits: number[]): (second: number) => string {
 
 function draw(Plot: typeof uPlot, around: HTMLElement, data: ChartData, height: number): () => void {
   const values: uPlot.AlignedData = [
-    data.t.map(seconds),
+    data.t.map(secondsOf),
     ...data.curves.map((curve) => curve.values),
     ...(data.band ? [data.band.high, data.band.low] : []),
   ];

@@ -4,8 +4,9 @@ import type { Agreement, Annotator } from "../lib/contract";
 import { ago, number, percent, t, word } from "../lib/i18n";
 import { complain, notify } from "../lib/notices";
 import { may } from "../lib/session";
-import { Ask, Dialog, Empty, Head, Loaded, useLoad } from "../parts/basics";
+import { Empty, Head, Loaded, useLoad } from "../parts/basics";
 import { Interval, Sparkline } from "../parts/chart";
+import { Ask, Dialog } from "../parts/dialog";
 
 type Found = { agreement: Agreement[]; items: Annotator[] };
 
@@ -94,10 +95,12 @@ export function Annotators() {
 const AgreementRow = ({ agreement }: { agreement: Agreement[] }) => (
   <section class="card" aria-label={t("agreement")}>
     <dl class="figures slim">
-      {agreement.map(({ kind, alpha, low, high, items }) => (
-        <div key={kind}>
+      {agreement.map(({ kind, criterion, alpha, low, high, items }) => (
+        <div key={`${kind} ${criterion}`}>
           <dt>
-            {word("kind", kind)} <span class="soft">{t("annotators.items", { n: items })}</span>
+            {word("kind", kind)}
+            {criterion && criterion !== "overall" && ` · ${word("criterion", criterion)}`}{" "}
+            <span class="soft">{t("annotators.items", { n: items })}</span>
           </dt>
           <dd>
             {alpha === null ? "–" : number(alpha, 2)}

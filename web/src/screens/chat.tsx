@@ -134,13 +134,7 @@ function Welcome({ onPick, plain }: { onPick: (text: string) => void; plain: boo
   return (
     <div class="welcome">
       <Town lit={7} />
-      <h1>
-        {world.value
-          ? t("welcome.town", { town: world.value.title })
-          : plain
-            ? t("welcome.plain")
-            : t("welcome")}
-      </h1>
+      <h1>{world.value ? world.value.title : plain ? t("welcome.plain") : t("welcome")}</h1>
       <p class="lead">
         {world.value ? t("welcome.town_lead") : plain ? t("welcome.plain_lead") : t("welcome.lead")}
       </p>

@@ -1,7 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { useRef } from "preact/hooks";
-import { get } from "../lib/api";
-import type { Choice, Conversation } from "../lib/contract";
+import type { Choice } from "../lib/contract";
 import { type Answer, type Generation, generate, isRunning } from "../lib/generation";
 import { t } from "../lib/i18n";
 import { addressOf, say } from "../lib/judgments";
@@ -16,7 +15,7 @@ import { Composer, focusComposer } from "../parts/composer";
 import { Strip } from "../parts/strip";
 import { Town } from "../parts/town";
 
-type Pair = { question: string; generation: Generation; order: [number, number] };
+type Pair = { question: string; generation: Generation; order: [number, number]; served: string | undefined };
 
 /** Two answers, blind and in random order; versions show after the vote. */
 export function Compare() {
@@ -45,7 +44,8 @@ export function Compare() {
       blind: true,
     });
     // Which side an answer stands on must say nothing about it.
-    pair.value = { question, generation, order: Math.random() < 0.5 ? [0, 1] : [1, 0] };
+    const order: [number, number] = Math.random() < 0.5 ? [0, 1] : [1, 0];
+    pair.value = { question, generation, order, served: model.value?.weight_version };
     round.value += 1;
   };
   const choose = (choice: Choice) => {
@@ -55,7 +55,7 @@ export function Compare() {
       shown.map((answer) => targetOf(answer)!),
       { kind: "preference", choice },
     )
-      .then(() => reveal(shown))
+      .then(() => reveal(shown, pair.value?.served))
       .then((found) => (versions.value = found), complain);
   };
   const next = () => ask(suggestions(round.value, 1)[0]!);
@@ -111,24 +111,15 @@ export function Compare() {
   );
 }
 
-/** The weight version that gave each answer: told by the tokens, else by the stored conversation. */
-async function reveal(answers: Answer[]): Promise<(string | null)[]> {
-  const told = answers.map(
-    (answer) => answer.tokens.value.find((token) => token.version)?.version ?? answer.version.value,
-  );
-  const conversation = answers[0]?.conversationId.value;
-  if (told.every(Boolean) || !conversation) return told;
-  const { turns } = await get<Conversation>(`/api/conversations/${conversation}`);
+/**
+ * The weight version that gave each answer. A blind answer names none, and a gateway that says nothing afterwards
+ * leaves one way to know: the same version was served when it was asked for and when it was judged.
+ */
+function reveal(answers: Answer[], served: string | undefined): (string | null)[] {
+  const now = model.value?.weight_version;
+  const only = served && served === now ? served : null;
   return answers.map(
-    (answer, at) =>
-      turns.find(
-        (turn) =>
-          turn.completion &&
-          turn.completion.id === answer.completionId.value &&
-          turn.completion.choice === answer.choice,
-      )?.completion?.weight_version ??
-      told[at] ??
-      null,
+    (answer) => answer.tokens.value.find((token) => token.version)?.version ?? answer.version.value ?? only,
   );
 }
 

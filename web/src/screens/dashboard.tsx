@@ -1,11 +1,11 @@
 import { useEffect } from "preact/hooks";
 import { get } from "../lib/api";
-import type { Dashboard as Figures } from "../lib/contract";
+import type { Dashboard as Figures, Numbers } from "../lib/contract";
 import { ago, number, percent, t, word } from "../lib/i18n";
 import { givenToday } from "../lib/judgments";
 import { model } from "../lib/session";
 import { Head, Loaded, useLoad } from "../parts/basics";
-import { Chart, type ChartData, Interval } from "../parts/chart";
+import { Chart, type ChartData, Interval, secondsOf } from "../parts/chart";
 import { Icon } from "../parts/icon";
 import { Town } from "../parts/town";
 
@@ -50,13 +50,21 @@ function Board({ found }: { found: Figures }) {
       </section>
       <Pipeline pipeline={found.pipeline} />
       <div class="charts">
-        <Chart title={t("chart.feedback")} unit={t("chart.per_day")} data={kinds(series.feedback_by_kind)} />
+        <Chart
+          title={t("chart.feedback")}
+          unit={perWhat(series.feedback_by_kind?.t)}
+          data={kinds(series.feedback_by_kind)}
+        />
         <Chart title={t("chart.reward")} data={banded(series.reward, t("chart.reward"), "blue")} />
-        <Chart title={t("chart.rating")} data={banded(series.rating_mean, t("chart.rating"), "accent")} />
+        <Chart
+          title={t("chart.rating")}
+          unit={t("chart.share")}
+          data={banded(series.rating_mean, t("chart.rating"), "accent")}
+        />
         <Chart title={t("chart.latency")} unit={t("chart.ms")} data={latency(series.latency)} />
         <Chart
           title={t("chart.length")}
-          unit={t("chart.tokens")}
+          unit={t("chart.characters")}
           data={
             series.length
               ? {
@@ -136,13 +144,23 @@ const banded = (series: Series["reward"], label: string, tone: string): ChartDat
       }
     : null;
 
+const milliseconds = (values: Numbers): Numbers => values.map((value) => value && value * 1000);
+
+/** What one point of a curve stands for: an hour while all is young, a day later. */
+function perWhat(times: (number | string)[] | undefined): string {
+  const [first, second] = (times ?? []).map(secondsOf);
+  return first !== undefined && second !== undefined && second - first < 86_400
+    ? t("chart.per_hour")
+    : t("chart.per_day");
+}
+
 const latency = (series: Series["latency"]): ChartData | null =>
   series
     ? {
         t: series.t,
         curves: [
-          { label: t("chart.p50"), values: series.ttft_p50, tone: "blue" },
-          { label: t("chart.p95"), values: series.ttft_p95, tone: "orange", dash: [6, 4] },
+          { label: t("chart.p50"), values: milliseconds(series.ttft_p50), tone: "blue" },
+          { label: t("chart.p95"), values: milliseconds(series.ttft_p95), tone: "orange", dash: [6, 4] },
         ],
       }
     : null;

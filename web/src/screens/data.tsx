@@ -1,26 +1,17 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { call, get, post, query, remove } from "../lib/api";
+import { get, post, query, remove } from "../lib/api";
 import type { DataRow, Message } from "../lib/contract";
 import { ago, dateTime, number, t, word } from "../lib/i18n";
 import { complain, notify } from "../lib/notices";
 import { may } from "../lib/session";
-import { Ask, Dialog, Empty, Field, Head, Skeleton, Trouble } from "../parts/basics";
+import { Empty, Head, Skeleton, Trouble } from "../parts/basics";
+import { Ask, Dialog } from "../parts/dialog";
 import { Icon } from "../parts/icon";
 import { WordDiff } from "../parts/opinion";
+import { Export, Import } from "./transfers";
 
 const KINDS = ["rating", "preference", "ranking", "edit", "comment", "dialogue", "live", "span", "flag"];
-const LAYOUTS = [
-  "rewardloop",
-  "trl-preference",
-  "trl-unpaired",
-  "trl-prompt-completion",
-  "trl-stepwise",
-  "hh",
-  "argilla",
-  "label-studio",
-  "open-webui",
-];
 const PAGE = 50;
 const WAIT_MS = 250;
 
@@ -224,133 +215,6 @@ function Details({ row, onClose, onErase, onRetract }: DetailsProps) {
           )}
         </div>
       )}
-    </Dialog>
-  );
-}
-
-type Made = { id: string; rows: number; sha256: string; url?: string };
-
-function Export({ onClose, kind }: { onClose: () => void; kind: string }) {
-  const layout = useSignal("rewardloop");
-  const format = useSignal("jsonl");
-  const made = useSignal<Made | null>(null);
-  const make = (event: Event) => {
-    event.preventDefault();
-    void post<Made>("/api/exports", {
-      layout: layout.value,
-      format: format.value,
-      filter: kind ? { kind } : {},
-    }).then((found) => (made.value = found), complain);
-  };
-  return (
-    <Dialog title={t("data.export")} onClose={onClose}>
-      <form class="stack" onSubmit={make}>
-        <Field label={t("data.layout")}>
-          <select value={layout.value} onChange={(event) => (layout.value = event.currentTarget.value)}>
-            {LAYOUTS.map((name) => (
-              <option key={name} value={name}>
-                {name}
-              </option>
-            ))}
-          </select>
-        </Field>
-        <Field label={t("data.format")}>
-          <select value={format.value} onChange={(event) => (format.value = event.currentTarget.value)}>
-            <option value="jsonl">JSON Lines</option>
-            <option value="parquet">Parquet</option>
-          </select>
-        </Field>
-        {made.value ? (
-          <div class="secret">
-            <p>{t("data.exported", { n: made.value.rows })}</p>
-            <code>sha256 {made.value.sha256}</code>
-            <a class="button primary" href={exportAddress(made.value)} download>
-              <Icon name="download" size={18} /> {t("data.download")}
-            </a>
-          </div>
-        ) : (
-          <div class="row end">
-            <button type="submit" class="primary">
-              {t("data.export")}
-            </button>
-          </div>
-        )}
-      </form>
-    </Dialog>
-  );
-}
-
-// Only our own path is ever followed, whatever the reply says.
-const exportAddress = ({ id }: Made) => `/api/exports/${encodeURIComponent(id)}`;
-
-type Read = { read: number; stored: number; skipped: { line: number; reason: string }[] };
-
-function Import({ onClose, onDone }: { onClose: () => void; onDone: () => void }) {
-  const result = useSignal<Read | null>(null);
-  const busy = useSignal(false);
-  const layout = useSignal("auto");
-  const read = async (file: File | undefined) => {
-    if (!file) return;
-    busy.value = true;
-    try {
-      result.value = await call<Read>(
-        "POST",
-        `/api/imports${query({ layout: layout.value, name: file.name })}`,
-        { raw: file, headers: { "content-type": "application/octet-stream" } },
-      );
-      onDone();
-    } catch (error) {
-      complain(error);
-    }
-    busy.value = false;
-  };
-  return (
-    <Dialog title={t("data.import")} onClose={onClose}>
-      <div class="stack">
-        <p class="soft">{t("data.import_note")}</p>
-        <Field label={t("data.layout")}>
-          <select value={layout.value} onChange={(event) => (layout.value = event.currentTarget.value)}>
-            {["auto", ...LAYOUTS].map((name) => (
-              <option key={name} value={name}>
-                {name === "auto" ? t("data.auto") : name}
-              </option>
-            ))}
-          </select>
-        </Field>
-        <label
-          class={busy.value ? "drop busy" : "drop"}
-          onDragOver={(event) => event.preventDefault()}
-          onDrop={(event) => {
-            event.preventDefault();
-            void read(event.dataTransfer?.files[0]);
-          }}
-        >
-          <Icon name="upload" size={28} />
-          <span>{busy.value ? t("loading") : t("data.drop")}</span>
-          <input
-            type="file"
-            accept=".jsonl,.json,.csv,.parquet,.gz"
-            onChange={(event) => void read(event.currentTarget.files?.[0])}
-          />
-        </label>
-        {result.value && (
-          <div role="status">
-            <p>{t("data.imported", { n: result.value.stored, read: result.value.read })}</p>
-            {result.value.skipped.length > 0 && (
-              <details>
-                <summary>{t("data.skipped", { n: result.value.skipped.length })}</summary>
-                <ul class="list">
-                  {result.value.skipped.slice(0, 100).map(({ line, reason }) => (
-                    <li key={line}>
-                      {t("data.line", { n: line })}: {reason}
-                    </li>
-                  ))}
-                </ul>
-              </details>
-            )}
-          </div>
-        )}
-      </div>
     </Dialog>
   );
 }

@@ -76,7 +76,7 @@ export function Entry() {
               type="password"
               name="password"
               required
-              minLength={door === "login" ? 1 : 10}
+              minLength={door === "login" ? 1 : 8}
               autocomplete={door === "login" ? "current-password" : "new-password"}
               value={password.value}
               onInput={(event) => (password.value = event.currentTarget.value)}

@@ -36,8 +36,8 @@ function Version({ one }: { one: ModelVersion }) {
         <div>
           <h2>{one.title}</h2>
           <p class="soft">
-            {t("models.parameters", { n: compact(one.parameters) })} · {word("source", one.source)} ·{" "}
-            <time>{dateTime(one.created_at)}</time>
+            {t("models.parameters", { n: compact(one.parameters) })} · {word("source", one.source)}
+            {one.created_at && <time> · {dateTime(one.created_at)}</time>}
           </p>
         </div>
         {one.active && <span class="badge good">{t("models.active")}</span>}
@@ -54,10 +54,16 @@ function Version({ one }: { one: ModelVersion }) {
           ))}
         </dl>
       )}
-      <p class="digest soft">
-        <code title={one.digest}>{one.digest.slice(0, 20)}</code>
-        <IconButton icon="copy" label={t("models.copy_digest")} onClick={() => void copy(one.digest)} />
-      </p>
+      {one.digest && (
+        <p class="digest soft">
+          <code title={one.digest}>{one.digest.slice(0, 20)}</code>
+          <IconButton
+            icon="copy"
+            label={t("models.copy_digest")}
+            onClick={() => void copy(one.digest ?? "")}
+          />
+        </p>
+      )}
     </li>
   );
 }

@@ -1,17 +1,17 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { ApiError, get, post } from "../lib/api";
-import type { Assignment, Judgment, Message, QueueProgress } from "../lib/contract";
+import type { Assignment, QueueAnswer, QueueProgress } from "../lib/contract";
 import { number, percent, t, word } from "../lib/i18n";
-import { deliver } from "../lib/judgments";
+import { answerAssignment } from "../lib/judgments";
 import { useKeys } from "../lib/keys";
 import { markdown } from "../lib/markdown";
 import { complain, notify } from "../lib/notices";
 import { may } from "../lib/session";
-import { Ask, Empty, Head, Key, Skeleton, Trouble } from "../parts/basics";
+import { Empty, Head, Key, Skeleton, Trouble } from "../parts/basics";
+import { Ask } from "../parts/dialog";
 import { Icon } from "../parts/icon";
-import { Editor, StarRow } from "../parts/opinion";
-import { Votes } from "./compare";
+import { Prompt, Task } from "./assignment";
 import { Tasks } from "./tasks";
 
 const SKIPS = ["unclear", "language", "offensive", "unsure"];
@@ -39,15 +39,12 @@ export function Queue() {
   const next = () => take(() => post<Assignment | null>("/api/queue/next"));
   useEffect(() => void next(), []);
 
-  const answer = (judgment: Judgment) => {
+  const answer = (judgment: QueueAnswer) => {
     const done = item.value;
     if (!done) return;
     item.value = null;
     phase.value = "loading";
-    // The assignment names the answers; the judgment needs no target of its own.
-    void deliver(`/api/queue/${done.assignment_id}/answer`, { ...judgment, criterion: done.criterion })
-      .catch(complain)
-      .then(next);
+    void answerAssignment(done.assignment_id, judgment).catch(complain).then(next);
   };
   const skip = (reason: string) => {
     skipping.value = false;
@@ -142,121 +139,6 @@ export function Queue() {
         />
       )}
     </div>
-  );
-}
-
-const Prompt = ({ prompt }: { prompt: Message[] | string }) =>
-  typeof prompt === "string" ? (
-    <p class="prompt-text">{prompt}</p>
-  ) : (
-    <>
-      {prompt.map((message, index) => (
-        <p key={index} class={message.role === "user" ? "said" : "prompt-text"}>
-          {message.content}
-        </p>
-      ))}
-    </>
-  );
-
-function Task({ item, onAnswer }: { item: Assignment; onAnswer: (judgment: Judgment) => void }) {
-  if (item.task === "compare") return <CompareTask item={item} onAnswer={onAnswer} />;
-  if (item.task === "rate") return <RateTask item={item} onAnswer={onAnswer} />;
-  return <EditTask item={item} onAnswer={onAnswer} />;
-}
-
-type TaskProps = { item: Assignment; onAnswer: (judgment: Judgment) => void };
-const Text = ({ text }: { text: string }) => (
-  <div class="answer-text markdown" dangerouslySetInnerHTML={{ __html: markdown(text) }} />
-);
-
-function CompareTask({ item, onAnswer }: TaskProps) {
-  useKeys([
-    {
-      keys: ["1", "ArrowLeft"],
-      label: t("vote.first"),
-      run: () => onAnswer({ kind: "preference", choice: "first" }),
-    },
-    {
-      keys: ["2", "ArrowRight"],
-      label: t("vote.second"),
-      run: () => onAnswer({ kind: "preference", choice: "second" }),
-    },
-    { keys: ["0"], label: t("vote.tie"), run: () => onAnswer({ kind: "preference", choice: "tie" }) },
-    {
-      keys: ["x"],
-      label: t("vote.both_bad"),
-      run: () => onAnswer({ kind: "preference", choice: "both_bad" }),
-    },
-  ]);
-  return (
-    <>
-      <div class="pair">
-        {item.candidates.map((candidate, side) => (
-          <article key={side} class="side">
-            <header>
-              <span class="side-name">{side === 0 ? t("compare.first") : t("compare.second")}</span>
-            </header>
-            <Text text={candidate.text} />
-          </article>
-        ))}
-      </div>
-      <Votes ready vote={null} onChoose={(choice) => onAnswer({ kind: "preference", choice })} />
-    </>
-  );
-}
-
-function RateTask({ item, onAnswer }: TaskProps) {
-  const scale = { low: 1, high: 5 };
-  const rate = (value: number) => onAnswer({ kind: "rating", value, scale });
-  useKeys([
-    { keys: ["1", "2", "3", "4", "5"], label: t("keys.stars"), run: (event) => rate(Number(event.key)) },
-  ]);
-  return (
-    <>
-      <article class="side">
-        <Text text={item.candidates[0]?.text ?? ""} />
-      </article>
-      <div class="row center rate-row">
-        <StarRow value={null} scale={scale} label={word("criterion", item.criterion)} onPick={rate} />
-        <Key>1</Key>
-        <span class="dash">–</span>
-        <Key>5</Key>
-      </div>
-    </>
-  );
-}
-
-function EditTask({ item, onAnswer }: TaskProps) {
-  const before = item.candidates[0]?.text ?? "";
-  const editing = useSignal(false);
-  useKeys([{ keys: ["e"], label: t("edit"), run: () => (editing.value = true) }]);
-  if (editing.value)
-    return (
-      <Editor
-        name={item.assignment_id}
-        before={before}
-        onCancel={() => (editing.value = false)}
-        onSave={(corrected) => onAnswer({ kind: "edit", corrected })}
-      />
-    );
-  return (
-    <>
-      <article class="side">
-        <Text text={before} />
-      </article>
-      <div class="row center">
-        <button type="button" class="primary" onClick={() => (editing.value = true)}>
-          <Icon name="edit" size={18} /> {t("edit")} <Key>e</Key>
-        </button>
-        <button
-          type="button"
-          class="quiet"
-          onClick={() => onAnswer({ kind: "rating", value: 1, scale: { low: 0, high: 1 } })}
-        >
-          {t("queue.nothing_wrong")}
-        </button>
-      </div>
-    </>
   );
 }
 

@@ -1,23 +1,14 @@
 import { useSignal } from "@preact/signals";
-import type { ComponentChildren } from "preact";
-import { get, patch, post, put, remove } from "../lib/api";
-import type {
-  Key as ApiKey,
-  Settings as Chosen,
-  Criterion,
-  Invitation,
-  Language,
-  Member,
-  Role,
-  Scope,
-} from "../lib/contract";
-import { ago, day, language, setLanguage, t, word } from "../lib/i18n";
+import { get, patch, post, put } from "../lib/api";
+import type { Settings as Chosen, Criterion, Language } from "../lib/contract";
+import { ago, language, setLanguage, t, word } from "../lib/i18n";
 import { singleKeys } from "../lib/keys";
 import { complain, notify } from "../lib/notices";
 import { logOut, may, settings, user } from "../lib/session";
 import { type Theme, theme } from "../lib/theme";
-import { Field, Head, IconButton, Loaded, Secret, Segments, Switch, useLoad } from "../parts/basics";
+import { Field, Head, Loaded, Section, Segments, Switch, useLoad } from "../parts/basics";
 import { Icon } from "../parts/icon";
+import { Keys, People } from "./members";
 
 export const Settings = () => (
   <div class="screen settings">
@@ -25,27 +16,9 @@ export const Settings = () => (
     <Me />
     {may("manager") && <Rules />}
     {may("manager") && <People />}
-    {may("annotator") && <Keys />}
+    {may("owner") && <Keys />}
     {may("owner") && <Audit />}
   </div>
-);
-
-const Section = ({
-  title,
-  lead,
-  children,
-}: {
-  title: string;
-  lead?: string;
-  children: ComponentChildren;
-}) => (
-  <section class="settings-section">
-    <div>
-      <h2>{title}</h2>
-      {lead && <p class="soft">{lead}</p>}
-    </div>
-    <div class="stack">{children}</div>
-  </section>
 );
 
 function Me() {
@@ -122,7 +95,7 @@ function Password() {
           <input
             type="password"
             autocomplete="new-password"
-            minLength={10}
+            minLength={8}
             required
             value={fresh.value}
             onInput={(event) => (fresh.value = event.currentTarget.value)}
@@ -242,179 +215,7 @@ function Criteria({ criteria, onAdd }: { criteria: Criterion[]; onAdd: (one: Cri
   );
 }
 
-const ROLES: Role[] = ["viewer", "annotator", "manager", "owner"];
-
-function People() {
-  const people = useLoad(() => get<{ items: Member[] }>("/api/users"));
-  const invitations = useLoad(() => get<{ items: Invitation[] }>("/api/invitations"));
-  const role = useSignal<Role>("annotator");
-  const made = useSignal<Invitation | null>(null);
-  const invite = () =>
-    void post<Invitation>("/api/invitations", { role: role.value }).then((found) => {
-      made.value = found;
-      void invitations.reload();
-    }, complain);
-  const update = (id: string, body: Partial<Member>) =>
-    void patch(`/api/users/${id}`, body).then(people.reload, complain);
-  return (
-    <Section title={t("settings.people")} lead={t("settings.people_lead")}>
-      <Loaded of={people} lines={3}>
-        {({ items }) => (
-          <ul class="list people">
-            {items.map((one) => (
-              <li key={one.id} class={one.disabled ? "excluded" : ""}>
-                <b>{one.name}</b>
-                <select
-                  aria-label={t("role.of", { name: one.name })}
-                  value={one.role}
-                  disabled={!may("owner") || one.id === user.value?.id}
-                  onChange={(event) => update(one.id, { role: event.currentTarget.value as Role })}
-                >
-                  {ROLES.map((name) => (
-                    <option key={name} value={name}>
-                      {word("role", name)}
-                    </option>
-                  ))}
-                </select>
-                {one.id !== user.value?.id && (
-                  <button
-                    type="button"
-                    class="quiet"
-                    onClick={() => update(one.id, { disabled: !one.disabled })}
-                  >
-                    {one.disabled ? t("settings.enable") : t("settings.disable")}
-                  </button>
-                )}
-              </li>
-            ))}
-          </ul>
-        )}
-      </Loaded>
-      <div class="row wrap">
-        <select
-          aria-label={t("role")}
-          value={role.value}
-          onChange={(event) => (role.value = event.currentTarget.value as Role)}
-        >
-          {ROLES.map((name) => (
-            <option key={name} value={name}>
-              {word("role", name)}
-            </option>
-          ))}
-        </select>
-        <button type="button" class="primary" onClick={invite}>
-          {t("settings.invite")}
-        </button>
-      </div>
-      {made.value?.link && (
-        <Secret
-          value={made.value.link}
-          note={t("settings.invite_note", { until: day(made.value.expires_at) })}
-        />
-      )}
-      <Loaded of={invitations} lines={1}>
-        {({ items }) =>
-          items.length > 0 && (
-            <ul class="list">
-              {items.map((one) => (
-                <li key={one.id}>
-                  {t("settings.open_invitation", {
-                    role: word("role", one.role),
-                    until: day(one.expires_at),
-                  })}
-                  <IconButton
-                    icon="trash"
-                    label={t("delete")}
-                    onClick={() =>
-                      void remove(`/api/invitations/${one.id}`).then(invitations.reload, complain)
-                    }
-                  />
-                </li>
-              ))}
-            </ul>
-          )
-        }
-      </Loaded>
-    </Section>
-  );
-}
-
-const SCOPES: Scope[] = ["infer", "feedback", "read", "admin"];
-
-function Keys() {
-  const keys = useLoad(() => get<{ items: ApiKey[] }>("/api/keys"));
-  const name = useSignal("");
-  const scopes = useSignal<Scope[]>(["infer", "feedback"]);
-  const made = useSignal<{ id: string; key: string } | null>(null);
-  const offered = may("manager") ? SCOPES : SCOPES.slice(0, 2);
-  const make = (event: Event) => {
-    event.preventDefault();
-    void post<{ id: string; key: string }>("/api/keys", {
-      name: name.value.trim(),
-      scopes: scopes.value,
-    }).then((found) => {
-      made.value = found;
-      name.value = "";
-      void keys.reload();
-    }, complain);
-  };
-  const toggle = (scope: Scope) =>
-    (scopes.value = scopes.value.includes(scope)
-      ? scopes.value.filter((one) => one !== scope)
-      : [...scopes.value, scope]);
-  return (
-    <Section
-      title={t("settings.api_keys")}
-      lead={t("settings.api_keys_lead", { url: `${location.origin}/v1` })}
-    >
-      <Loaded of={keys} lines={1}>
-        {({ items }) => (
-          <ul class="list">
-            {items.map((one) => (
-              <li key={one.id}>
-                <Icon name="key" size={18} /> <b>{one.name}</b>
-                <span class="soft">{one.scopes.map((scope) => word("scope", scope)).join(", ")}</span>
-                {one.last_used_at && <span class="soft">{ago(one.last_used_at)}</span>}
-                <IconButton
-                  icon="trash"
-                  label={t("settings.revoke")}
-                  onClick={() => void remove(`/api/keys/${one.id}`).then(keys.reload, complain)}
-                />
-              </li>
-            ))}
-          </ul>
-        )}
-      </Loaded>
-      {made.value && <Secret value={made.value.key} note={t("settings.key_once")} />}
-      <form class="stack" onSubmit={make}>
-        <Field label={t("settings.key_name")}>
-          <input
-            type="text"
-            required
-            maxLength={64}
-            value={name.value}
-            onInput={(event) => (name.value = event.currentTarget.value)}
-          />
-        </Field>
-        <div class="row wrap">
-          {offered.map((scope) => (
-            <label key={scope} class="check">
-              <input type="checkbox" checked={scopes.value.includes(scope)} onChange={() => toggle(scope)} />{" "}
-              {word("scope", scope)}
-            </label>
-          ))}
-        </div>
-        <div class="row">
-          <button type="submit" class="primary" disabled={!scopes.value.length}>
-            {t("settings.make_key")}
-          </button>
-        </div>
-      </form>
-    </Section>
-  );
-}
-
-type Entry = { seq: number; at: string; who?: string; actor?: string; what?: string; action?: string };
+type Entry = { seq: number; at: string; what: string; actor: { id: string; name: string } };
 
 function Audit() {
   const open = useSignal(false);
@@ -431,8 +232,7 @@ function Audit() {
             <ul class="list">
               {items.map((one) => (
                 <li key={one.seq}>
-                  <time class="soft">{ago(one.at)}</time> <b>{one.who ?? one.actor ?? ""}</b>{" "}
-                  {one.what ?? one.action ?? ""}
+                  <time class="soft">{ago(one.at)}</time> <b>{one.actor.name}</b> {one.what}
                 </li>
               ))}
             </ul>

@@ -2,7 +2,7 @@
 import { useSignal } from "@preact/signals";
 import { get, post, remove } from "../lib/api";
 import type { QueueKind, QueueTask } from "../lib/contract";
-import { number, t, word } from "../lib/i18n";
+import { t, word } from "../lib/i18n";
 import { complain, notify } from "../lib/notices";
 import { model, settings } from "../lib/session";
 import { Field, IconButton, Loaded, Segments, useLoad } from "../parts/basics";
@@ -28,9 +28,10 @@ export function Tasks({ onChange }: { onChange: () => void }) {
                     {word("task", task.task)} · {word("criterion", task.criterion)} ·{" "}
                     {t("queue.overlap_n", { n: task.overlap })}
                   </span>
-                  {task.total !== undefined && (
+                  {task.progress && (
                     <span class="soft">
-                      {number(task.done ?? 0)} / {number(task.total)}
+                      {t("queue.judged", { n: task.progress.judged })} ·{" "}
+                      {t("queue.ready", { n: task.progress.ready, size: task.progress.size })}
                     </span>
                   )}
                   <IconButton
