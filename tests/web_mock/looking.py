@@ -38,6 +38,10 @@ def talking(town: Town) -> APIRouter:
     async def begin() -> dict[str, Any]:
         return {"id": town.new_conversation()["id"]}
 
+    @api.get("/completions/{name}")
+    async def completion(name: str) -> dict[str, Any]:
+        return {"id": name, "choices": [made for (known, _), made in town.completions.items() if known == name]}
+
     @api.get("/conversations/{name}")
     async def conversation(name: str) -> dict[str, Any]:
         if name not in town.conversations:

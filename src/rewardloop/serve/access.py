@@ -125,6 +125,7 @@ TABLE: Final[Mapping[tuple[str, str], Access]] = {
     ("POST", "/api/conversations"): SPEAK,
     ("GET", "/api/conversations/{conversation_id}"): SIGNED_IN,
     ("DELETE", "/api/conversations/{conversation_id}"): SPEAK,
+    ("GET", "/api/completions/{completion_id}"): SIGNED_IN,
     ("GET", "/api/feedback/mine"): SIGNED_IN,
     ("WEBSOCKET", "/api/socket"): SIGNED_IN,
     # the page: the queue

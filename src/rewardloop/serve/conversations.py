@@ -57,6 +57,15 @@ async def remove(conversation_id: str, gateway: TheGateway, caller: TheCaller) -
     return Response(status_code=204)
 
 
+@router.get("/api/completions/{completion_id}")
+async def completion(completion_id: str, gateway: TheGateway, caller: TheCaller) -> JSONResponse:
+    """All choices of an answer that I asked for, with versions: what a blind choice was between."""
+    choices = await gateway.read(_choices, gateway.log, completion_id, caller.id)
+    if not choices:
+        raise ApiError(404, "there is no such answer of yours", param="completion_id")
+    return JSONResponse({"id": completion_id, "choices": choices})
+
+
 @router.get("/api/feedback/mine")
 async def my_feedback(conversation_id: str, gateway: TheGateway, caller: TheCaller) -> JSONResponse:
     """What I said of the answers of a conversation."""
@@ -186,6 +195,14 @@ def completion_view(log: LogReader, begun: Event, end: Event, judged: list[dict[
         "created_at": iso(begun.ts),
         "feedback": judged,
     }
+
+
+def _choices(log: LogReader, completion_id: str, account_id: str) -> list[dict[str, Any]]:
+    events = log.about(completion_id, ("completion.started", "completion.finished"))
+    begun = next((each for each in events if each.kind == "completion.started"), None)
+    if begun is None or begun.actor_id != account_id:
+        return []
+    return [completion_view(log, begun, end, []) for end in events if end.kind == "completion.finished"]
 
 
 def _feedback(log: LogReader, conversation_id: str, account_id: str) -> list[dict[str, Any]]:

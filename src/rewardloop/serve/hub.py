@@ -34,10 +34,14 @@ class Tab:
         self._sent.append({"type": kind, "s": self._last, **values})
         self._news.set()
 
-    def resume(self, last: int) -> None:
-        """Send everything after message `last` again."""
-        self._read = min(max(last, 0), self._last)
+    def resume(self, last: int) -> bool:
+        """Send everything after message `last` again; False where this tab was never sent so much, or not any more."""
+        oldest = self._sent[0]["s"] if self._sent else self._last + 1
+        if not oldest - 1 <= last <= self._last:
+            return False
+        self._read = last
         self._news.set()
+        return True
 
     async def unread(self) -> list[dict[str, Any]]:
         """Messages to send now; waits for at least one."""

@@ -180,7 +180,8 @@ async def _act(
         case Live():
             return await _press(gateway, caller, message)
         case Resume():
-            tab.resume(message.last)
+            if not tab.resume(message.last):
+                raise ApiError(409, "what came after that is not known here any more; begin anew", param="last")
         case Ping():
             pass
     return {}

@@ -1,6 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { useRef } from "preact/hooks";
-import type { Choice } from "../lib/contract";
+import { call } from "../lib/api";
+import type { Choice, Completion } from "../lib/contract";
 import { type Answer, type Generation, generate, isRunning } from "../lib/generation";
 import { t } from "../lib/i18n";
 import { addressOf, say } from "../lib/judgments";
@@ -15,7 +16,7 @@ import { Composer, focusComposer } from "../parts/composer";
 import { Strip } from "../parts/strip";
 import { Town } from "../parts/town";
 
-type Pair = { question: string; generation: Generation; order: [number, number]; served: string | undefined };
+type Pair = { question: string; generation: Generation; order: [number, number] };
 
 /** Two answers, blind and in random order; versions show after the vote. */
 export function Compare() {
@@ -45,7 +46,7 @@ export function Compare() {
     });
     // Which side an answer stands on must say nothing about it.
     const order: [number, number] = Math.random() < 0.5 ? [0, 1] : [1, 0];
-    pair.value = { question, generation, order, served: model.value?.weight_version };
+    pair.value = { question, generation, order };
     round.value += 1;
   };
   const choose = (choice: Choice) => {
@@ -55,7 +56,7 @@ export function Compare() {
       shown.map((answer) => targetOf(answer)!),
       { kind: "preference", choice },
     )
-      .then(() => reveal(shown, pair.value?.served))
+      .then(() => reveal(shown))
       .then((found) => (versions.value = found), complain);
   };
   const next = () => ask(suggestions(round.value, 1)[0]!);
@@ -111,15 +112,12 @@ export function Compare() {
   );
 }
 
-/**
- * The weight version that gave each answer. A blind answer names none, and a gateway that says nothing afterwards
- * leaves one way to know: the same version was served when it was asked for and when it was judged.
- */
-function reveal(answers: Answer[], served: string | undefined): (string | null)[] {
-  const now = model.value?.weight_version;
-  const only = served && served === now ? served : null;
+/** The weight version that gave each answer. A blind answer names none; afterwards the gateway tells. */
+async function reveal(answers: Answer[]): Promise<(string | null)[]> {
+  const id = answers[0]?.completionId.value;
+  const told = id ? await call<{ choices: Completion[] }>("GET", `/api/completions/${id}`) : { choices: [] };
   return answers.map(
-    (answer) => answer.tokens.value.find((token) => token.version)?.version ?? answer.version.value ?? only,
+    (answer) => told.choices.find((each) => each.choice === answer.choice)?.weight_version ?? null,
   );
 }
 

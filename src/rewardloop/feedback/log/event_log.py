@@ -77,6 +77,12 @@ class LogReader:
             row = connection.execute(select(*EVENT_COLUMNS).where(event.c.id == event_id)).first()
         return None if row is None else as_event(row)
 
+    def about(self, target_id: str, kinds: Collection[str]) -> list[Event]:
+        """The events of `kinds` about one thing, in order."""
+        query = select(*EVENT_COLUMNS).where(event.c.target_id == target_id, event.c.kind.in_(list(kinds)))
+        with reading(self.reader) as connection:
+            return [as_event(row) for row in connection.execute(query.order_by(event.c.seq))]
+
     def of_conversation(self, conversation_id: str, kinds: Collection[str]) -> list[Event]:
         """Its events of `kinds`, in order."""
         query = select(*EVENT_COLUMNS).where(event.c.conversation_id == conversation_id, event.c.kind.in_(list(kinds)))
