@@ -75,6 +75,10 @@ def test_forward_completions_is_transformers_own(
             logprobs_T, hidden_TD = plain_forward(family, prompt, completion)
             length = len(completion)
             torch.testing.assert_close(found.logprobs_BT[row, :length], logprobs_T, rtol=0, atol=1e-5)
+            # the head is all that stands between a state and its distribution
+            rows_TV = family.get_output_embeddings()(hidden_TD[:-1])
+            entropies_T = torch.distributions.Categorical(logits=rows_TV).entropy()
+            torch.testing.assert_close(found.entropies_BT[row, :length], entropies_T, rtol=0, atol=1e-5)
             torch.testing.assert_close(found.hidden_BT1D[row, : length + 1], hidden_TD, rtol=0, atol=1e-5)
             assert not found.logprobs_BT[row, length:].any()
             assert not found.hidden_BT1D[row, length + 1 :].any()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import Ridge
 
+from rewardloop.models.packed import TrunkPass
 from rewardloop.reward.potential import Potential, explained_variance, gate_lambda, potential_targets, prefix_states
 
 
@@ -93,17 +94,20 @@ def test_prefix_states_are_adapted_and_equal_a_slow_loop() -> None:
     """T1.1 for phi: what comes after a token changes nothing before it."""
     generator = torch.Generator().manual_seed(6)
     hidden, logprobs = torch.randn(2, 6, 3, generator=generator), -4 * torch.rand(2, 5, generator=generator)
-    states = prefix_states(hidden, logprobs)
+    entropies = torch.rand(2, 5, generator=generator)
+    states = prefix_states(TrunkPass(logprobs, entropies, hidden))
     for t in range(6):
         seen = logprobs[1, :t].tolist()
-        expected, mean = [0.0] * 4, np.zeros(3)
+        expected, mean = [0.0] * 5, np.zeros(3)
         if seen:
             mean = np.mean([hidden[1, u].numpy() for u in range(1, t + 1)], axis=0)
             shares = [sum(value < np.log(share) for value in seen) / t for share in (0.1, 0.01)]
-            expected = [sum(seen) / t, -float(np.log1p(-min(seen))), *shares]
+            surprise = min(0.0, *(a + b for a, b in zip(seen, entropies[1, :t].tolist(), strict=True)))
+            expected = [sum(seen) / t, -float(np.log1p(-min(seen))), -float(np.log1p(-surprise)), *shares]
         np.testing.assert_allclose(states[1, t].numpy(), [*hidden[1, t].numpy(), *mean, *expected], atol=1e-6)
-    changed = prefix_states(
-        torch.cat([hidden[:, :4], hidden[:, 4:] + 1], dim=1), torch.cat([logprobs[:, :3], torch.zeros(2, 2)], dim=-1)
-    )
+    later = [values.clone() for values in (logprobs, entropies, hidden)]
+    for values, at in zip(later, (3, 3, 4), strict=True):
+        values[:, at:] -= 1
+    changed = prefix_states(TrunkPass(*later))
     assert torch.equal(changed[:, :4], states[:, :4])
     assert not torch.equal(changed[:, 4:], states[:, 4:])

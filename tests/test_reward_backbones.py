@@ -133,12 +133,19 @@ def test_features_of_a_causal_model_equal_one_forward_each(lm: LanguageModel) ->
         hidden_TD = out.hidden_states[-1][0, len(prompt_ids) :]  # states after each completion token
         logits_TV = out.logits[0, len(prompt_ids) - 1 : -1]
         logprobs_T = logits_TV.log_softmax(-1)[torch.arange(len(token_ids)), list(token_ids)]
-        least = [math.log1p(-x) for x in sorted(logprobs_T.tolist())[:3]]
-        least += [0.0] * (3 - len(least))
+        entropies_T = torch.distributions.Categorical(logits=logits_TV).entropy()
+        least = _three_least(logprobs_T.tolist())
+        unlikely = _three_least([min(x, 0.0) for x in (logprobs_T + entropies_T).tolist()])
         shares = [sum(x < math.log(share) for x in logprobs_T.tolist()) / len(token_ids) for share in (0.1, 0.01)]
-        summaries = torch.tensor([logprobs_T.mean().item(), -least[0], -sum(least) / 3, *shares])
+        known = [logprobs_T.mean().item(), -least[0], -sum(least) / 3, *shares, -unlikely[0], -sum(unlikely) / 3]
+        summaries = torch.tensor(known)
         expected = torch.cat([hidden_TD[-1], hidden_TD.mean(0), hidden_TD.amax(0), hidden_TD.amin(0), summaries])
         torch.testing.assert_close(found_BD[row], expected, atol=1e-4, rtol=1e-4)
+
+
+def _three_least(values: list[float]) -> list[float]:
+    least = [math.log1p(-value) for value in sorted(values)[:3]]
+    return least + [0.0] * (3 - len(least))
 
 
 @torch.no_grad()

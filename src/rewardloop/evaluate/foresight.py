@@ -28,7 +28,7 @@ def foresight(reference: LanguageModel, potential: Potential) -> TokenScorer:
     def score(prompt: Prompt, completion: str) -> TokenRewards:
         prompt_ids, token_ids = reference.encode_prompt(prompt), reference.encode_completion(completion)
         trunk = forward_completions(reference.model, [prompt_ids], [token_ids])
-        rewards_T = potential.values(prefix_states(trunk.hidden_BT1D, trunk.logprobs_BT))[0].diff()
+        rewards_T = potential.values(prefix_states(trunk))[0].diff()
         return TokenRewards(
             prompt, reference.decode(token_ids), tuple(reference.token_offsets(token_ids)), tuple(rewards_T.tolist())
         )

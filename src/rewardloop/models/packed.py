@@ -194,6 +194,7 @@ class TrunkPass:
     """What one forward pass of a frozen model says about completions; float32, right-padded with 0."""
 
     logprobs_BT: Tensor
+    entropies_BT: Tensor  # of the distribution in which token t was chosen, nats
     hidden_BT1D: Tensor  # column t is the state s_t in which token t is chosen; column T has seen them all
 
 
@@ -207,21 +208,27 @@ def forward_completions(
     max_tokens_per_pass: int = 8192,
     precision: Precision = "float32",
 ) -> TrunkPass:
-    """Log-probs of completions and all their states, from one forward of the trunk, without gradient."""
+    """Log-probs of completions, entropies and all their states, from one forward of the trunk, without gradient."""
     logprobs: dict[int, Tensor] = {}
+    entropies: dict[int, Tensor] = {}
     hidden: dict[int, Tensor] = {}
     dtype = compute_dtype(precision, model.device)
     for rows in plan_passes(prompt_ids, token_ids, max_tokens_per_pass):
         batch = pack([prompt_ids[i] for i in rows], [token_ids[i] for i in rows], model.device)
         with computing_in(dtype, model.device):
             hidden_ND = packed_hidden(model, batch).float()
-        logprobs_N = head_logprobs(model, hidden_ND, batch, temperature=temperature, dtype=dtype)
-        logprobs.update(zip(rows, torch.split(logprobs_N, list(batch.completion_lengths)), strict=True))
+        hidden_nD, weight_VD, targets_n, bias_V = _head_inputs(model, hidden_ND, batch, dtype)
+        told = chunked_logprobs(
+            hidden_nD, weight_VD, targets_n, bias_V=bias_V, temperature=temperature, with_entropy=True
+        )
+        for kept, values_N in zip((logprobs, entropies), told, strict=True):
+            kept.update(zip(rows, torch.split(values_N, list(batch.completion_lengths)), strict=True))
         for row, places_S, prompt in zip(rows, batch.places, batch.prompt_lengths, strict=True):
             hidden[row] = hidden_ND[places_S[prompt - 1 :].to(hidden_ND.device)]
     order = range(len(prompt_ids))
     return TrunkPass(
         pad_sequence([logprobs[i] for i in order], batch_first=True),
+        pad_sequence([entropies[i] for i in order], batch_first=True),
         pad_sequence([hidden[i] for i in order], batch_first=True),
     )
 
@@ -235,11 +242,14 @@ def head_logprobs(
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Log-probs of the completion tokens from the hidden states of a packed batch; gradients flow."""
+    hidden_nD, weight_VD, targets_n, bias_V = _head_inputs(model, hidden_ND, batch, dtype)
+    return chunked_logprobs(hidden_nD, weight_VD, targets_n, bias_V=bias_V, temperature=temperature)
+
+
+def _head_inputs(
+    model: PreTrainedModel, hidden_ND: Tensor, batch: PackedBatch, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """What the head reads for the completion tokens: hidden states, weight, targets, bias."""
     weight_VD, bias_V = output_head(model)
-    return chunked_logprobs(
-        hidden_ND.index_select(0, completion_rows(batch)).to(dtype),
-        weight_VD.to(dtype),
-        completion_targets(batch),
-        bias_V=bias_V,
-        temperature=temperature,
-    )
+    hidden_nD = hidden_ND.index_select(0, completion_rows(batch)).to(dtype)
+    return hidden_nD, weight_VD.to(dtype), completion_targets(batch), bias_V

@@ -29,4 +29,4 @@ def learn_credit(potential: Potential, reference: LanguageModel, feedback: Seque
     trunk = forward_completions(reference.model, [p for p, _ in pairs], [ids for _, ids in pairs])
     values_BT = padded([torch.from_numpy(values_T) for values_T, _ in credit])
     weights_BT = padded([torch.from_numpy(weights_T) for _, weights_T in credit])
-    return potential.fitted_to_credit(prefix_states(trunk.hidden_BT1D, trunk.logprobs_BT), values_BT, weights_BT)
+    return potential.fitted_to_credit(prefix_states(trunk), values_BT, weights_BT)

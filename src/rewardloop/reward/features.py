@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rewardloop.models.language_model import LanguageModel, load_language_model, save_language_model
 from rewardloop.models.loading import load_model, load_tokenizer, resolve_folder, save_model
-from rewardloop.models.packed import forward_completions
+from rewardloop.models.packed import TrunkPass, forward_completions
 from rewardloop.reward.encoding import (
     EncoderPair,
     batches_by_length,
@@ -27,7 +27,7 @@ from rewardloop.reward.encoding import (
 from rewardloop.types import Prompt
 
 TEXTS_AT_ONCE = 64
-SUMMARIES = 5  # of the log-probabilities of a completion; see pool_features
+SUMMARIES = 7  # of how sure a completion was written; see pool_features
 TOKENS_AT_ONCE = 8192
 
 Text = tuple[Prompt, str]
@@ -52,7 +52,7 @@ class FeatureExtractor:
     """Features from a frozen causal language model, remembered by text.
 
     The hidden state after the last token (the end token); mean, largest and least of every hidden unit over the
-    completion; five summaries of the log-probabilities of its tokens: D = 4 * hidden width + 5. Length is not among
+    completion; seven summaries of how sure its tokens were: D = 4 * hidden width + 7. Length is not among
     them: it is a covariate of the likelihood.
     """
 
@@ -77,7 +77,7 @@ class FeatureExtractor:
         pairs = [encode_within(self.lm, prompt, completion) for prompt, completion in texts]
         token_ids = [ids for _, ids in pairs]
         trunk = forward_completions(self.lm.model, [prompt_ids for prompt_ids, _ in pairs], token_ids)
-        return pool_features(trunk.hidden_BT1D, trunk.logprobs_BT, [len(ids) for ids in token_ids])
+        return pool_features(trunk, [len(ids) for ids in token_ids])
 
 
 class EncoderFeatures:
@@ -129,30 +129,33 @@ def make_extractor(source: str | Path, *, device: str | None = None) -> FeatureE
     return EncoderFeatures(load_model(folder, "encoder", device), load_tokenizer(folder))
 
 
-def pool_features(hidden_BT1D: Tensor, logprobs_BT: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Features_BD, float32: the last hidden state; mean, largest and least over the tokens; summaries of log-probs.
+def pool_features(trunk: TrunkPass, lengths: Sequence[int]) -> Tensor:
+    """Features_BD, float32: the last hidden state; mean, largest and least of the tokens; how sure they were.
 
-    One bad sentence among good ones hardly shows in a mean, but in the extremes. The summaries: mean, least, mean of
-    the three least, and shares of tokens below 10 % and below 1 %. Where a text goes wrong, its writer mostly was not
-    sure.
+    One bad sentence among good ones hardly shows in a mean, but in the extremes. The summaries, of log-probs: mean,
+    least, mean of the three least, shares of tokens below 10 % and below 1 %; of log-prob plus entropy (how much less
+    likely a token was than was to be expected there): least, mean of the three least. Where a text goes wrong, its
+    writer mostly was not sure.
     """
-    length_B = torch.tensor(lengths, device=hidden_BT1D.device)
-    mask_BT = torch.arange(logprobs_BT.shape[1], device=hidden_BT1D.device) < length_B[:, None]
-    rows_B = torch.arange(len(lengths), device=hidden_BT1D.device)
-    last_BD = hidden_BT1D[rows_B, length_B]
+    device = trunk.hidden_BT1D.device
+    length_B = torch.tensor(lengths, device=device)
+    mask_BT = torch.arange(trunk.logprobs_BT.shape[1], device=device) < length_B[:, None]
+    last_BD = trunk.hidden_BT1D[torch.arange(len(lengths), device=device), length_B]
     # column t is the state before token t, so the tokens themselves are columns 1 .. length
-    tokens_BTD, pads_BT1 = hidden_BT1D[:, 1:], ~mask_BT[..., None]
+    tokens_BTD, pads_BT1 = trunk.hidden_BT1D[:, 1:], ~mask_BT[..., None]
     mean_BD = tokens_BTD.masked_fill(pads_BT1, 0.0).sum(1) / length_B[:, None]
     largest_BD = tokens_BTD.masked_fill(pads_BT1, -torch.inf).amax(1)
     least_BD = tokens_BTD.masked_fill(pads_BT1, torch.inf).amin(1)
-    summaries_BK = _summarize(logprobs_BT, mask_BT, length_B)
+    # 0 is certainty, and as likely as was to be expected: pads are never the least
+    logprobs_BT = trunk.logprobs_BT.masked_fill(~mask_BT, 0.0)
+    expected_BT = (trunk.logprobs_BT + trunk.entropies_BT).masked_fill(~mask_BT, 0.0).clamp_max(0.0)
+    summaries = [logprobs_BT.sum(-1) / length_B, *_least(logprobs_BT)]
+    summaries += [(logprobs_BT < math.log(share)).sum(-1) / length_B for share in (0.1, 0.01)]
+    summaries_BK = torch.stack([*summaries, *_least(expected_BT)], dim=-1)
     return torch.cat([last_BD, mean_BD, largest_BD, least_BD, summaries_BK], dim=-1).float()
 
 
-def _summarize(logprobs_BT: Tensor, mask_BT: Tensor, length_B: Tensor) -> Tensor:
-    """[B, SUMMARIES]."""
-    known_BT = logprobs_BT.masked_fill(~mask_BT, 0.0)  # 0 is certainty: pads are never the least
-    three_B3 = known_BT.topk(min(3, known_BT.shape[1]), dim=-1, largest=False).values
-    columns = [known_BT.sum(-1) / length_B, -(-three_B3[:, 0]).log1p(), -(-three_B3).log1p().mean(-1)]
-    columns += [(known_BT < math.log(share)).sum(-1) / length_B for share in (0.1, 0.01)]
-    return torch.stack(columns, dim=-1)
+def _least(values_BT: Tensor) -> list[Tensor]:
+    """The least of values of at most 0, and the mean of the three least, on a scale on which far is not endless."""
+    three_B3 = values_BT.topk(min(3, values_BT.shape[1]), dim=-1, largest=False).values
+    return [-(-three_B3[:, 0]).log1p(), -(-three_B3).log1p().sum(-1) / 3]

@@ -24,8 +24,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from rewardloop.models.packed import TrunkPass
+
 INCREMENT_WEIGHT: Final = 0.1
-SUMMARIES: Final = 4  # columns of a state behind the hidden ones, see prefix_states
+SUMMARIES: Final = 5  # columns of a state behind the hidden ones, see prefix_states
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,20 +101,23 @@ def state_width(hidden_width: int) -> int:
     return 2 * hidden_width + SUMMARIES
 
 
-def prefix_states(hidden_BT1D: Tensor, logprobs_BT: Tensor) -> Tensor:
-    """x(s_t) for t = 0 .. T, [B, T+1, 2D+4]: the hidden state, its mean over the tokens so far, summaries of them.
+def prefix_states(trunk: TrunkPass) -> Tensor:
+    """x(s_t) for t = 0 .. T, [B, T+1, 2D+5]: the hidden state, its mean over the tokens so far, how sure they were.
 
-    Four summaries of their log-probs: mean, least, and the shares below 10 % and below 1 %. Mean and summaries are 0
-    before the first token. All of it is what a reward on finished texts sees (`reward.features.pool_features`), cut off
-    at t, so that phi is adapted.
+    Of their log-probs: mean, least, shares below 10 % and below 1 %; of log-prob plus entropy, the least.
+    Mean and summaries are 0 before the first token. All of it is what a reward on finished texts sees
+    (`reward.features.pool_features`), cut off at t, so that phi is adapted.
     """
+    logprobs_BT = trunk.logprobs_BT
     counts_T = torch.arange(1, logprobs_BT.shape[1] + 1, device=logprobs_BT.device)
     # column t is the state before token t, so the tokens themselves are columns 1 .. T
-    mean_BTD = hidden_BT1D[:, 1:].float().cumsum(1) / counts_T[:, None]
-    columns = [logprobs_BT.cumsum(-1) / counts_T, -(-logprobs_BT.cummin(-1).values).log1p()]
+    mean_BTD = trunk.hidden_BT1D[:, 1:].float().cumsum(1) / counts_T[:, None]
+    expected_BT = (logprobs_BT + trunk.entropies_BT).clamp_max(0.0)
+    columns = [logprobs_BT.cumsum(-1) / counts_T]
+    columns += [-(-values_BT.cummin(-1).values).log1p() for values_BT in (logprobs_BT, expected_BT)]
     columns += [(logprobs_BT < math.log(share)).cumsum(-1) / counts_T for share in (0.1, 0.01)]
     told_BTK = torch.cat([mean_BTD, torch.stack(columns, dim=-1).float()], dim=-1)
-    return torch.cat([hidden_BT1D.float(), torch.nn.functional.pad(told_BTK, (0, 0, 1, 0))], dim=-1)
+    return torch.cat([trunk.hidden_BT1D.float(), torch.nn.functional.pad(told_BTK, (0, 0, 1, 0))], dim=-1)
 
 
 def potential_targets(scores_B: Tensor, log_ratio_BT: Tensor, mask_BT: Tensor, beta: float) -> Tensor:

@@ -51,7 +51,7 @@ def score_rollout(
     )
     mask_BT = lengths_mask([len(ids) for ids in token_ids], trunk.logprobs_BT.device)
     scores_B = _scores(completions, source, missing_end_score).to(mask_BT.device)
-    states_BT1D = prefix_states(trunk.hidden_BT1D, trunk.logprobs_BT)
+    states_BT1D = prefix_states(trunk)
     phi_BT1 = potential.values(states_BT1D)
     # The potential of a finished text is its reward: phi(s_T) = R.
     lengths_B = mask_BT.sum(-1)
