@@ -201,7 +201,7 @@ def test_what_was_learned_is_read_along(server: EngineServer) -> None:
     lm = server.lm
     prompt_ids, token_ids = lm.encode_prompt("abc"), lm.encode_completion("hello")
     trunk = forward_completions(lm.model, [prompt_ids], [token_ids])
-    states = prefix_states(trunk.hidden_BT1D, trunk.logprobs_BT)
+    states = prefix_states(trunk)
     generator = torch.Generator().manual_seed(0)
     untrained = Potential.untrained(states.shape[-1])
     weights = torch.randn(untrained.weights_E.shape, generator=generator, dtype=torch.float64)

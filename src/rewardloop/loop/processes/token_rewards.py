@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rewardloop.models.language_model import LanguageModel
+from rewardloop.models.packed import TrunkPass
 from rewardloop.reward.potential import Potential, prefix_states
 from rewardloop.rollout.decoder import Decoder
 
@@ -89,6 +90,11 @@ class _Reader:
                 decoder.prefill(self._cache, [torch.tensor(prompt_ids[:-1])], [[0]])
         self.read(prompt_ids[-1])
 
+    @property
+    def entropy(self) -> float:
+        """Of the distribution of the next token, nats."""
+        return float(-(self.logprobs_V.exp() * self.logprobs_V).nan_to_num().sum())
+
     @torch.no_grad()
     def read(self, token_id: int) -> None:
         device = self._decoder.device
@@ -104,6 +110,7 @@ class _Foreseen:
     reader: _Reader
     potential: Potential
     logprobs: list[float] = field(default_factory=list)
+    entropies: list[float] = field(default_factory=list)
     hidden: list[Tensor] = field(default_factory=list)
     before: float = math.nan
 
@@ -112,6 +119,7 @@ class _Foreseen:
 
     def extend(self, token_id: int) -> float:
         self.logprobs.append(float(self.reader.logprobs_V[token_id]))
+        self.entropies.append(self.reader.entropy)
         self.reader.read(token_id)
         before, self.before = self.before, self._value()
         return self.before - before
@@ -120,8 +128,11 @@ class _Foreseen:
         """phi of everything read so far."""
         self.hidden.append(self.reader.hidden_D)
         hidden_1TD = torch.stack(self.hidden)[None]
-        logprobs_1T = torch.tensor([self.logprobs], device=hidden_1TD.device).reshape(1, -1)
-        return float(self.potential.values(prefix_states(hidden_1TD, logprobs_1T))[0, -1])
+        logprobs_1T, entropies_1T = (
+            torch.tensor([values], device=hidden_1TD.device).reshape(1, -1)
+            for values in (self.logprobs, self.entropies)
+        )
+        return float(self.potential.values(prefix_states(TrunkPass(logprobs_1T, entropies_1T, hidden_1TD)))[0, -1])
 
 
 @dataclass(eq=False)
@@ -129,8 +140,6 @@ class _Typical:
     reader: _Reader
 
     def extend(self, token_id: int) -> float:
-        logprobs_V = self.reader.logprobs_V
-        entropy = -(logprobs_V.exp() * logprobs_V).nan_to_num().sum()
-        reward = float(logprobs_V[token_id] + entropy)
+        reward = float(self.reader.logprobs_V[token_id]) + self.reader.entropy
         self.reader.read(token_id)
         return reward
