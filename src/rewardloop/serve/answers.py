@@ -41,8 +41,12 @@ class Question:
 
     def engine_request(self) -> dict[str, Any]:
         asked = {"messages": self.prompt} if self.is_chat else {"prompt": self.prompt}
-        wanted = {"max_tokens": self.max_tokens, "logprobs": True, "top_logprobs": self.top_logprobs}
-        return {**asked, **self.sampling, **wanted, "rewards": self.rewards, "return_token_ids": True}
+        # a chat says whether it wants log-probs and how many alternatives; a completion says both in one number
+        told = (
+            {"logprobs": True, "top_logprobs": self.top_logprobs} if self.is_chat else {"logprobs": self.top_logprobs}
+        )
+        ours = {"rewards": True} if self.rewards else {}
+        return {**asked, **self.sampling, "max_tokens": self.max_tokens, **told, **ours, "return_token_ids": True}
 
     @property
     def is_chat(self) -> bool:

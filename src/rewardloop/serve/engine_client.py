@@ -157,28 +157,52 @@ async def _events(reply: httpx2.Response) -> AsyncIterator[bytes]:
                 yield event[6:]
 
 
+def _tokens(choice: Mapping[str, Any]) -> tuple[Spoken, ...]:
+    """The sampled tokens of a chunk. Log-probs come in the form of chats, or in that of completions."""
+    ids = choice.get("token_ids") or []
+    told = choice.get("logprobs") or {}
+    if "tokens" in told:
+        tops = told.get("top_logprobs") or [None] * len(ids)
+        entries = [
+            {"token": token, "logprob": logprob, "top_logprobs": [_alternative(*each) for each in (top or {}).items()]}
+            for token, logprob, top in zip(told["tokens"], told["token_logprobs"], tops, strict=True)
+        ]
+    else:
+        entries = told.get("content") or []
+    versions = choice.get("weight_versions") or [0] * len(ids)
+    return tuple(
+        Spoken(token_id, entry["token"], entry["logprob"], version, tuple(entry["top_logprobs"]))
+        for token_id, entry, version in zip(ids, entries, versions, strict=True)
+    )
+
+
+def _alternative(token: str, logprob: float) -> dict[str, Any]:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+
+
 def _read(document: Mapping[str, Any]) -> list[Said]:
     said: list[Said] = []
-    if "prompt_token_ids" in document:
-        said.append(Opening(tuple(document["prompt_token_ids"]), document.get("reward_version")))
+    if (prompt_ids := _prompt_ids(document)) is not None:
+        said.append(Opening(tuple(prompt_ids), document.get("reward_version")))
     said += [_piece(choice) for choice in document["choices"]]
     if (usage := document.get("usage")) is not None and not document["choices"]:
         said.append(Closing(usage["prompt_tokens"], usage["completion_tokens"]))
     return said
 
 
+def _prompt_ids(document: Mapping[str, Any]) -> list[int] | None:
+    """Beside the choices, or in the first one, as vLLM has it for completions."""
+    if document.get("prompt_token_ids") is not None:
+        return list(document["prompt_token_ids"])
+    first = document["choices"][0] if document["choices"] else {}
+    found = first.get("prompt_token_ids")
+    return None if found is None else list(found)
+
+
 def _piece(choice: Mapping[str, Any]) -> Piece:
     text = choice["delta"].get("content") if "delta" in choice else choice["text"]
-    entries = (choice.get("logprobs") or {}).get("content") or []
-    ids = choice.get("token_ids") or []
-    versions = choice.get("weight_versions") or [0] * len(ids)
-    tokens = tuple(
-        Spoken(token_id, entry["token"], entry["logprob"], version, tuple(entry["top_logprobs"]))
-        for token_id, entry, version in zip(ids, entries, versions, strict=True)
-    )
-    return Piece(
-        choice["index"], text or "", tokens, tuple(choice.get("token_rewards") or ()), choice.get("finish_reason")
-    )
+    rewards = tuple(choice.get("token_rewards") or ())
+    return Piece(choice["index"], text or "", _tokens(choice), rewards, choice.get("finish_reason"))
 
 
 def _refusal(status: int, body: bytes, headers: Mapping[str, str]) -> ApiError:

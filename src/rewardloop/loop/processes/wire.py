@@ -54,8 +54,10 @@ class Sampling(BaseModel):
 
     def shaping(self) -> Shaping:
         """What is asked of the distribution."""
-        names = ("top_p", "presence_penalty", "frequency_penalty", "logit_bias", "top_logprobs")
-        return Shaping(**{name: getattr(self, name) for name in names})
+        names = ("top_p", "presence_penalty", "frequency_penalty", "logit_bias")
+        # a completion says how many alternatives it wants in `logprobs` itself; True is no number here
+        counted = self.logprobs if isinstance(self.logprobs, int) and not isinstance(self.logprobs, bool) else 0
+        return Shaping(**{name: getattr(self, name) for name in names}, top_logprobs=self.top_logprobs or counted)
 
 
 class CompletionRequest(Sampling):

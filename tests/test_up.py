@@ -1,0 +1,118 @@
+"""`rewardloop up` as a newcomer runs it: the link, a chat with a real model, an engine that is killed, the end."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+
+
+@contextmanager
+def up(folder: Path, *options: str) -> Iterator[tuple[httpx2.Client, subprocess.Popen[str]]]:
+    """A running place, and its owner."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-c", "from rewardloop.cli import main; main()", "up", "--data", str(folder / "data")]
+    process = subprocess.Popen(
+        [*command, "--port", str(port), *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        assert process.stdout is not None
+        link = next((found for line in process.stdout if (found := re.search(r"/setup#(\S+)", line))), None)
+        assert link is not None, (folder / "data/logs/engine.log").read_text()
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            given = {"token": link[1], "name": "Ada", "password": "correct horse"}
+            assert client.post("/api/setup", json=given).status_code == 201
+            yield client, process
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+
+
+def chat(client: httpx2.Client, **extra: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "How many coins for apple pie?"}]
+    return {"model": model_of(client), "messages": messages, **extra}
+
+
+def model_of(client: httpx2.Client) -> str:
+    return str(client.get("/v1/models").json()["data"][0]["id"])
+
+
+def engine_of(process: subprocess.Popen[str]) -> psutil.Process:
+    children = psutil.Process(process.pid).children()
+    return next(child for child in children if "engine_server" in " ".join(child.cmdline()))
+
+
+def test_a_first_visit(tmp_path: Path) -> None:
+    with up(tmp_path) as (client, process):
+        asked = chat(client, seed=3, max_tokens=40, rewards=True, logprobs=True)
+        first, second = (client.post("/v1/chat/completions", json=asked).json() for _ in range(2))
+        (choice,) = first["choices"]
+        assert choice["message"]["content"] == second["choices"][0]["message"]["content"]
+        assert len(choice["token_rewards"]) == len(choice["logprobs"]["content"]) == first["usage"]["completion_tokens"]
+
+        endless = chat(client, max_tokens=400, stream=True, logit_bias={"0": -100})
+        with client.stream("POST", "/v1/chat/completions", json=endless) as reply:
+            lines = reply.iter_lines()
+            while "content" not in next(lines):
+                pass
+            engine = engine_of(process)
+            engine.send_signal(signal.SIGKILL)
+            killed = time.monotonic()
+            rest = [line for line in lines if line]
+            assert time.monotonic() - killed < 10
+        assert '"code":"engine_unavailable"' in rest[-1]
+
+        deadline = time.monotonic() + 60
+        while client.get("/readyz").status_code != 200:
+            assert time.monotonic() < deadline, "the engine was not started again"
+            time.sleep(0.1)
+        again = client.post("/v1/chat/completions", json=asked).json()
+        assert again["choices"][0]["message"]["content"] == choice["message"]["content"]
+        children = psutil.Process(process.pid).children(recursive=True)
+    assert process.returncode == 0
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_what_cannot_be_served_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from rewardloop.cli import main; main()", "up", "--data", str(tmp_path / "data")]
+    wrong = subprocess.run(
+        [*command, "--model", str(tmp_path / "nothing"), "--port", "18999"], capture_output=True, text=True, check=False
+    )
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("error: ")
+    assert "nothing" in wrong.stderr
+    assert len(wrong.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "prompt"), [("stories3M", "Once upon a time"), ("zh-poem-750K", "主题：明月 体裁：五绝\n")]
+)
+def test_base_models_continue_the_text(shared: Path, tmp_path: Path, name: str, prompt: str) -> None:
+    with up(tmp_path, "--model", str(shared / "models" / name)) as (client, _):
+        assert client.get("/api/state").json()["model"]["chat"] is False
+        asked = {"model": name, "prompt": prompt, "max_tokens": 24, "seed": 1, "stream": True}
+        with client.stream("POST", "/v1/completions", json=asked) as reply:
+            lines = [line for line in reply.iter_lines() if line]
+        assert lines[-1] == "data: [DONE]"
+        text = "".join(re.findall(r'"text":"((?:[^"\\]|\\.)*)"', "\n".join(lines)))
+        assert len(text) > 10
+        assert "\N{REPLACEMENT CHARACTER}" not in text
+        assert client.post("/v1/chat/completions", json=chat(client, max_tokens=5)).status_code == 200
