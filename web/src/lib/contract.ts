@@ -10,6 +10,7 @@ export type Model = {
   chat: boolean;
   builtin: boolean;
   weight_version: string;
+  reward_version?: string | null;
   context: number;
   languages: Language[];
 };

@@ -193,14 +193,16 @@ export function Segments<T extends string | number>(props: {
 
 export const Switch = ({
   label,
+  hint,
   checked,
   onChange,
 }: {
   label: string;
+  hint?: string;
   checked: boolean;
   onChange: (on: boolean) => void;
 }) => (
-  <label class="switch">
+  <label class="switch" title={hint}>
     <input
       type="checkbox"
       role="switch"

@@ -38,6 +38,8 @@ export function Chat() {
   const text = draft("chat");
   const end = useRef<HTMLDivElement>(null);
   const plain = model.value?.chat === false;
+  // Before anything was learned, colors say how usual a word is, and must not look like praise.
+  const learned = model.value?.reward_version !== "typicality";
   useEffect(() => void show(id), [id]);
   useFollow(end);
   useChatKeys();
@@ -47,7 +49,12 @@ export function Chat() {
       <div class="chat-main">
         <div class="chat-tools">
           {seesRewards.value && (
-            <Switch label={t("chat.tint")} checked={tinting.value} onChange={(on) => (tinting.value = on)} />
+            <Switch
+              label={t(learned ? "chat.tint" : "chat.typicality")}
+              hint={learned ? undefined : t("chat.typicality.hint")}
+              checked={tinting.value}
+              onChange={(on) => (tinting.value = on)}
+            />
           )}
           {seesRewards.value && tinting.value && <Legend />}
           <span class="bar-gap" />
