@@ -137,8 +137,8 @@ def gate_lambda(explained: float) -> float:
     """The dial of immediacy opens only as far as phi has earned.
 
     The explained variance is over all places of a text, and at the first nobody can foresee much: .2 to .4 is what a
-    good phi has. At lambda .8 the gradient still points where that of lambda 1 does (cosine .97 and above) and has a
-    third of its variance: docs/learning.md.
+    good phi has. At lambda .8 the gradient still points where that of lambda 1 does (cosine .97), and a step along it
+    is worth more: docs/learning.md.
     """
     if explained < 0.1:
         return 1.0
