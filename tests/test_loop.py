@@ -14,7 +14,7 @@ import torch
 
 from rewardloop.errors import ConfigError, StoreError, TrainingError
 from rewardloop.loop.journal import Journal
-from rewardloop.loop.learner import _with_foresight, usual_lr
+from rewardloop.loop.movement import _with_foresight, usual_lr
 from rewardloop.loop.recipe import Asking, Optimizer, Recipe, Sampling
 from rewardloop.loop.run import Outcome, Task, learn
 from rewardloop.loop.tasks import simulated_task

@@ -52,7 +52,7 @@ def test_a_route_without_an_entry_is_not_served() -> None:
 def test_who_is_let_in(clients: dict[str, httpx2.Client], who: str, method: str, path: str) -> None:
     access = TABLE[method, path]
     if path in ("/api/logout", "/api/login", "/api/setup", "/api/join"):
-        pytest.skip("changes who is signed in; test_serve_accounts has it")
+        pytest.skip("changes who is signed in; test_serve_security has it")
     allowed = access.anyone or who in access.roles or who in access.scopes
     # A body that is no good: whoever is let in hears so, and nothing is changed.
     address = path.replace("{path:path}", "").replace("{", "x").replace("}", "")
