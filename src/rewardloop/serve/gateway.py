@@ -13,7 +13,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from rewardloop.feedback.log.event_log import EventLog
-from rewardloop.feedback.log.events import KINDS, Appended, Event, NewEvent
+from rewardloop.feedback.log.events import KINDS, Appended, Event, NewEvent, stored_event
 from rewardloop.feedback.log.writer import Writer
 from rewardloop.serve.access import NOBODY, Caller, access_of, authorize
 from rewardloop.serve.accounts import KEY_PREFIX, Accounts
@@ -69,7 +69,7 @@ class Gateway:
         stored = await asyncio.wrap_future(self.writer.submit(events))
         for given, appended in zip(events, stored, strict=True):
             if appended.outcome == "stored" and given.kind.startswith(KEPT_KINDS):
-                self._apply(_as_event(given, appended))
+                self._apply(stored_event(given, seq=appended.seq, event_id=appended.id, ts=appended.ts))
         return stored
 
     async def read(self, question: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -118,22 +118,6 @@ class Gateway:
 
 def _replayed_kinds() -> Sequence[str]:
     return [kind for kind in KINDS if kind.startswith(KEPT_KINDS) and kind != "auth.refused"]
-
-
-def _as_event(given: NewEvent, appended: Appended) -> Event:
-    return Event(
-        seq=appended.seq,
-        id=appended.id,
-        ts=appended.ts,
-        kind=given.kind,
-        actor_id=given.actor_id,
-        actor_kind=given.actor_kind,
-        subject_id=given.subject_id,
-        target_id=given.target_id,
-        conversation_id=given.conversation_id,
-        body=dict(given.body),
-        idem_key=given.idem_key,
-    )
 
 
 # ---------------------------------------------------------------- what handlers ask for

@@ -31,7 +31,7 @@ from rewardloop.feedback.log.database import (
     writing,
 )
 from rewardloop.feedback.log.derived import apply
-from rewardloop.feedback.log.events import Appended, Event, NewEvent, new_id
+from rewardloop.feedback.log.events import Appended, Event, NewEvent, new_id, stored_event
 from rewardloop.feedback.log.failures import IdempotencyError
 from rewardloop.feedback.log.migrating import check_version, migrate, schema_version
 from rewardloop.feedback.log.schema import DERIVED, HEAD, applied, blob, completion, event, feedback_target
@@ -258,19 +258,7 @@ class _Pending:
         key = None if given.idem_key is None else (given.actor_id, given.idem_key)
         if key in self.known:
             return self.known[key].appended
-        stored = Event(
-            seq=self.next_seq,
-            id=new_id(self.now_s),
-            ts=self.now_s,
-            kind=given.kind,
-            actor_id=given.actor_id,
-            actor_kind=given.actor_kind,
-            subject_id=given.subject_id,
-            target_id=given.target_id,
-            conversation_id=given.conversation_id,
-            body=dict(given.body),
-            idem_key=given.idem_key,
-        )
+        stored = stored_event(given, seq=self.next_seq, event_id=new_id(self.now_s), ts=self.now_s)
         self.next_seq += 1
         self.events.append(stored)
         self.hashes.append(digest)

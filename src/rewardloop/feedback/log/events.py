@@ -34,12 +34,12 @@ KINDS: Final[Mapping[str, str]] = {
     "annotator.gold": "an answer to a gold item; body: expected, given",
     "subject.erased": "the data of a person are gone; body: events, completions, feedback",
     "erased": "an event that was emptied with the data of a person",
-    "settings.changed": "body: what is set",
-    "auth.account_created": "body: name, role",
-    "auth.account_changed": "body: what changed",
-    "auth.invited": "body: role",
+    "settings.changed": "settings changed; body: what is set",
+    "auth.account_created": "somebody joined; body: name, role",
+    "auth.account_changed": "an account changed; body: what",
+    "auth.invited": "somebody was invited; body: role",
     "auth.invitation_revoked": "target_id is no longer good",
-    "auth.key_created": "body: name, scopes, digest",
+    "auth.key_created": "an API key was made; body: name, scopes, digest",
     "auth.key_revoked": "target_id is no longer good",
     "auth.login": "somebody came in",
     "auth.logout": "somebody left",
@@ -48,8 +48,8 @@ KINDS: Final[Mapping[str, str]] = {
     "policy.activated": "weights are being served; body: version",
     "policy.rolled_back": "earlier weights are being served again; body: version, reason",
     "policy.gated": "a gate let weights pass or held them; body: version, passed, reasons",
-    "data.exported": "body: layout, counts, sha256",
-    "data.imported": "body: layout, counts",
+    "data.exported": "feedback was exported; body: layout, counts, sha256",
+    "data.imported": "feedback was imported; body: counts",
 }
 
 
@@ -101,6 +101,23 @@ class Event:
     conversation_id: str | None
     body: dict[str, Any]
     idem_key: str | None
+
+
+def stored_event(given: NewEvent, *, seq: int, event_id: str, ts: float) -> Event:
+    """`given` as the log has it once it is stored."""
+    return Event(
+        seq=seq,
+        id=event_id,
+        ts=ts,
+        kind=given.kind,
+        actor_id=given.actor_id,
+        actor_kind=given.actor_kind,
+        subject_id=given.subject_id,
+        target_id=given.target_id,
+        conversation_id=given.conversation_id,
+        body=dict(given.body),
+        idem_key=given.idem_key,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
