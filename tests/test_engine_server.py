@@ -21,9 +21,9 @@ from rewardloop.loop.weights import publish_weights, read_manifest
 from rewardloop.models.language_model import LanguageModel
 from rewardloop.models.packed import forward_completions
 from rewardloop.reward.potential import Potential, prefix_states
-from rewardloop.rollout.engine import Engine, Request
+from rewardloop.rollout.engine import Engine, Request, TokenEvent
 from serving import served
-from tiny_models import save_tiny
+from tiny_models import CONTEXT, save_tiny
 
 
 @pytest.fixture(scope="module")
@@ -129,17 +129,22 @@ def test_what_it_refuses_it_names(client: httpx2.Client, asked: dict[str, Any], 
     assert word in reply.json()["error"]["message"]
 
 
-def test_whoever_leaves_frees_the_slot(server: EngineServer, client: httpx2.Client) -> None:
-    asked = {
-        "prompt": "abc",
-        "max_tokens": 10_000,
-        "seed": 1,
-        "stream": True,
-        "logit_bias": {"0": -100, "1": -100, "2": -100},
-    }
+def test_whoever_leaves_frees_the_slot(
+    server: EngineServer, client: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = server.engine.step
+
+    def slowly() -> list[TokenEvent]:
+        time.sleep(0.05)
+        return step()
+
+    monkeypatch.setattr(server.engine, "step", slowly)
+    begun = server.thread.steps
+    asked = {"prompt": "abc", "max_tokens": 1000, "seed": 1, "stream": True, "logit_bias": {"1": -100}}
     with client.stream("POST", "/v1/completions", json=asked) as reply:
         next(reply.iter_lines())
     assert_idle(server)
+    assert server.thread.steps - begun < CONTEXT // 2  # to its end it would have gone on to the whole context
 
 
 def test_many_at_once_say_what_each_says_alone(client: httpx2.Client) -> None:
