@@ -201,5 +201,7 @@ def a_place(data: Path, engine: StubEngine | None = None, database: str | None =
     app = make_app(gateway, hosts={"127.0.0.1", "localhost"})
     with served(engine.app(), uds=str(path)), served(app, host="127.0.0.1", port=port):
         place = Place(f"http://127.0.0.1:{port}", data, engine, gateway)
-        yield place
-        place.close()
+        try:
+            yield place
+        finally:
+            place.close()

@@ -193,9 +193,15 @@ def wait_until_ready(place: Place, count: int) -> None:
 def test_gold_items_are_marked_for_managers_only(tmp_path: Path) -> None:
     with a_place(tmp_path, Varied()) as place:
         gold = [{"prompt": f"gold {n}", "better": "true", "worse": "false"} for n in range(3)]
-        given = {"task": "compare", "prompts": ["q"] * 3, "gold": gold, "gold_share": 0.5, "overlap": 1}
+        given = {
+            "task": "compare",
+            "prompts": [f"q{n}" for n in range(18)],
+            "gold": gold,
+            "gold_share": 0.5,
+            "overlap": 1,
+        }
         place.owner.post("/api/queue/tasks", json=given)
-        wait_until_ready(place, 6)
+        wait_until_ready(place, 21)
         answered = 0
         while (reply := place.owner.post("/api/queue/next")).status_code == 200:
             question = reply.json()
