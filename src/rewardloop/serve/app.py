@@ -33,11 +33,12 @@ from rewardloop.serve.gateway import Gateway, admitted
 from rewardloop.serve.kitchen import Kitchen
 from rewardloop.serve.shell import Shell
 
-# The page's catch-all is last: whatever is not an address of the interface is a place in the page.
+# Routes are tried in this order: what is asked most comes first. The page's catch-all is last: whatever is not an
+# address of the interface is a place in the page.
 ROUTERS: Final = (
-    health.router,
-    openai_routes.router,
     feedback_routes.router,
+    openai_routes.router,
+    health.router,
     account_routes.router,
     conversations.router,
     queue_routes.router,

@@ -128,7 +128,7 @@ def gateway_of(connection: HTTPConnection) -> Gateway:
     return cast(Gateway, connection.app.state.gateway)
 
 
-def admitted(connection: HTTPConnection) -> Caller:
+async def admitted(connection: HTTPConnection) -> Caller:
     """Whoever is asking, let in by the table of access. Runs before every handler."""
     caller = gateway_of(connection).identify(connection)
     method = connection.scope.get("method", "WEBSOCKET")
@@ -149,5 +149,14 @@ def account_id_of(connection: HTTPConnection) -> str:
     return caller.id
 
 
-TheGateway = Annotated[Gateway, Depends(gateway_of)]
-TheCaller = Annotated[Caller, Depends(caller_of)]
+# Coroutines, because plain functions would each be sent to a thread and back.
+async def _the_gateway(connection: HTTPConnection) -> Gateway:
+    return gateway_of(connection)
+
+
+async def _the_caller(connection: HTTPConnection) -> Caller:
+    return caller_of(connection)
+
+
+TheGateway = Annotated[Gateway, Depends(_the_gateway)]
+TheCaller = Annotated[Caller, Depends(_the_caller)]

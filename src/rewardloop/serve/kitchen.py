@@ -95,7 +95,7 @@ class Kitchen:
         return texts
 
 
-def kitchen_of(connection: HTTPConnection) -> Kitchen:
+async def kitchen_of(connection: HTTPConnection) -> Kitchen:
     """The kitchen of the gateway that serves this request."""
     return cast(Kitchen, connection.app.state.kitchen)
 
