@@ -13,7 +13,9 @@ from pathlib import Path
 
 from harness import Figure, parse_options, report, spread
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(
+    0, str(Path(__file__).parent.parent / "tests")
+)  # whose `serving` is meant, not the benchmark of that name
 
 
 def main() -> None:
