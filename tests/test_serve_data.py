@@ -235,6 +235,7 @@ def test_the_dashboard_counts(place: Place) -> None:
     assert shown["series"]["feedback_by_kind"]["kinds"] == {"rating": [2]}
     metrics = place.owner.get("/metrics").text
     assert 'rewardloop_feedback_total{kind="rating"} 2.0' in metrics
+    assert "rewardloop_weight_version 3.0" in metrics
 
 
 def test_the_record_has_no_secrets(place: Place) -> None:

@@ -131,6 +131,8 @@ async def _pieces(gateway: Gateway, caller: Caller, answer: Answer, said: AsyncI
                 now, first = time.perf_counter(), not any(choice.tokens for choice in answer.choices)
                 telemetry.saw_first_token(now - at) if first else telemetry.token_seconds.observe(now - at)
                 telemetry.tokens.inc(len(each.tokens))
+                if each.tokens:
+                    telemetry.weight_version.set(each.tokens[-1].version)
                 at = now
                 answer.choices[each.index].add(each)
                 if each.finish_reason is not None and answer.question.stored:

@@ -36,7 +36,9 @@ class Telemetry:
         self.backlog = Gauge("rewardloop_write_backlog", "Writes that wait", registry=registry)
         self.sockets = Gauge("rewardloop_sockets", "Open pages", registry=registry)
         self.first_tokens: deque[tuple[float, float]] = deque(maxlen=5000)  # when, seconds; for the dashboard
-        self.weight_version = Gauge("rewardloop_weight_version", "Weights being served", registry=registry)
+        self.weight_version = Gauge(
+            "rewardloop_weight_version", "Weights that spoke the newest token", registry=registry
+        )
 
     def saw_first_token(self, seconds: float) -> None:
         self.first_token_seconds.observe(seconds)
