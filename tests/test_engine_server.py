@@ -17,7 +17,7 @@ import torch
 
 from rewardloop.loop.processes.engine_server import EngineServer, load_server, make_app
 from rewardloop.loop.processes.token_rewards import Foresight
-from rewardloop.loop.weights import publish_weights, read_manifest
+from rewardloop.loop.weights import publish_version, read_manifest
 from rewardloop.models.language_model import LanguageModel
 from rewardloop.models.packed import forward_completions
 from rewardloop.reward.potential import Potential, prefix_states
@@ -165,7 +165,7 @@ def test_many_at_once_say_what_each_says_alone(client: httpx2.Client) -> None:
 def test_new_weights_are_verified_and_counted(server: EngineServer, client: httpx2.Client, tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in server.lm.model.state_dict().items()}
     changed = {name: value + 0.01 for name, value in before.items()}
-    manifest = publish_weights(changed, tmp_path, version=1, model="tiny")
+    manifest = publish_version(tmp_path, 1, {"policy": changed}, model="tiny")
     assert read_manifest(manifest.path) == manifest
     reply = client.post("/weights", json={"manifest": str(manifest.path)})
     assert reply.json() == {"version": 1, "digest": manifest.digest}
@@ -174,10 +174,10 @@ def test_new_weights_are_verified_and_counted(server: EngineServer, client: http
     logprobs = [entry["logprob"] for choice in choices(chunks) for entry in choice["logprobs"]["content"]]
     np.testing.assert_allclose(logprobs, offline(server.lm, changed, chunks), atol=1e-4)
 
-    damaged = publish_weights(before, tmp_path, version=2, model="tiny")
-    data = bytearray(damaged.file.read_bytes())
+    damaged = publish_version(tmp_path, 2, {"policy": before}, model="tiny")
+    data = bytearray(damaged.file().read_bytes())
     data[-1] ^= 1
-    damaged.file.write_bytes(data)
+    damaged.file().write_bytes(data)
     refused = client.post("/weights", json={"manifest": str(damaged.path)})
     assert refused.status_code == 400
     assert "damaged" in refused.json()["error"]["message"]

@@ -48,6 +48,9 @@ KINDS: Final[Mapping[str, str]] = {
     "policy.activated": "weights are being served; body: version",
     "policy.rolled_back": "earlier weights are being served again; body: version, reason",
     "policy.gated": "a gate let weights pass or held them; body: version, passed, reasons",
+    "policy.alarm": "something about the policy needs eyes; body: name, text, version, metrics",
+    "policy.paused": "learning rests; body: reason",
+    "policy.resumed": "learning goes on; body: reason",
     "data.exported": "feedback was exported; body: layout, counts, sha256",
     "data.imported": "feedback was imported; body: counts",
 }

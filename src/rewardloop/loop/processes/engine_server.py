@@ -47,7 +47,7 @@ from rewardloop.loop.processes.wire import (
     prompt_of,
     sse,
 )
-from rewardloop.loop.weights import open_weights, read_manifest
+from rewardloop.loop.weights import open_part, read_manifest
 from rewardloop.models.language_model import LanguageModel, load_language_model
 from rewardloop.models.text_stream import TextStream
 from rewardloop.rollout.engine import Engine, Request
@@ -133,7 +133,7 @@ class EngineServer:
             manifest = read_manifest(Path((await http.json())["manifest"]))
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError('{"manifest": "path of a manifest"} is expected') from error
-        tensors = await asyncio.to_thread(open_weights, manifest)
+        tensors = await asyncio.to_thread(open_part, manifest)
         await self.thread.load_weights(tensors, manifest.version)
         return JSONResponse({"version": manifest.version, "digest": manifest.digest})
 
