@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 
+from rewardloop.loop.manifests import read_manifest
 from rewardloop.loop.processes.engine_server import EngineServer, load_server, make_app
-from rewardloop.loop.processes.token_rewards import Foresight
-from rewardloop.loop.weights import publish_version, read_manifest
+from rewardloop.loop.processes.token_rewards import Foresight, Reference
+from rewardloop.loop.weights import publish_version
 from rewardloop.models.language_model import LanguageModel
 from rewardloop.models.packed import forward_completions
 from rewardloop.reward.potential import Potential, prefix_states
@@ -211,6 +212,6 @@ def test_what_was_learned_is_read_along(server: EngineServer) -> None:
     untrained = Potential.untrained(states.shape[-1])
     weights = torch.randn(untrained.weights_E.shape, generator=generator, dtype=torch.float64)
     potential = replace(untrained, weights_E=weights)
-    stream = Foresight(lm, potential, "phi-test").begin(prompt_ids)
+    stream = Foresight(Reference(lm), potential, "phi-test").begin(prompt_ids)
     rewards = [stream.extend(token_id) for token_id in token_ids]
     np.testing.assert_allclose(rewards, potential.values(states)[0].diff().numpy(), atol=1e-3)
