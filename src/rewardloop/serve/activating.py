@@ -14,18 +14,11 @@ import structlog
 
 from rewardloop.errors import RewardLoopError, StoreError
 from rewardloop.feedback.log.events import NewEvent
-from rewardloop.loop.manifests import (
-    Manifest,
-    active_version,
-    list_versions,
-    manifest_path,
-    read_manifest,
-    set_active,
-)
+from rewardloop.loop.manifests import Manifest, list_versions
 from rewardloop.serve.access import Caller
 from rewardloop.serve.errors import ApiError
 from rewardloop.serve.gateway import Gateway
-from rewardloop.serve.policy import GIVEN, LEARNER
+from rewardloop.serve.policy import LEARNER, find_version, note_active
 
 LOOK_S: Final = 1.0  # how often the engine is asked what it serves
 LONGEST_WAIT_S: Final = 60.0  # between two tries to bring it to the active version
@@ -40,7 +33,7 @@ async def activate(gateway: Gateway, caller: Caller, version: int, reason: str) 
     one that the learner sends although its gate held it; 503 where the engine is not there.
     """
     async with gateway.activating:
-        manifest = await gateway.read(_find, gateway, version)
+        manifest = await _find(gateway, version)
         known = gateway.policy.versions.get(version)
         if (caller.kind, caller.id) == ("system", LEARNER) and known is not None and known.passed is False:
             raise ApiError(409, f"version {version} did not pass its gate; only people may serve it", param="version")
@@ -55,7 +48,7 @@ async def roll_back(gateway: Gateway, caller: Caller, reason: str) -> None:
         kept = {manifest.version for manifest in await gateway.read(list_versions, gateway.weights)}
         if (version := gateway.policy.earlier(kept)) is None:
             raise ApiError(409, "no earlier version was active; there is nothing to go back to", code="no_earlier")
-        manifest = await gateway.read(_find, gateway, version)
+        manifest = await _find(gateway, version)
         await _serve(gateway, version, manifest, gateway.policy.roll_back(caller, version, reason))
 
 
@@ -85,10 +78,10 @@ async def _agree(gateway: Gateway) -> bool:
             return True  # it is being started, and will be asked again at once
         try:
             if served != version:
-                await gateway.engine.load_weights(_path(await gateway.read(_find, gateway, version)))
+                await gateway.engine.load_weights(_path(await _find(gateway, version)))
                 log.info("engine brought to the active version", version=version, served=served)
             policy.trouble = None
-            await gateway.read(_note, gateway, version)
+            await gateway.read(note_active, gateway.weights, version)
         except RewardLoopError as error:
             if served != version:
                 policy.trouble = f"version {version} is active, and the engine serves version {served}: {error}"
@@ -102,38 +95,14 @@ async def _serve(gateway: Gateway, version: int, manifest: Manifest | None, even
     if event is not None:
         await gateway.append(event)
     try:
-        await gateway.read(_note, gateway, version)
+        await gateway.read(note_active, gateway.weights, version)
     except StoreError as error:  # the event stands; keep_up tries again
         log.warning("active version not noted", version=version, error=str(error))
 
 
-def _find(gateway: Gateway, version: int) -> Manifest | None:
-    """The manifest of a version; None for the model as it was given, where nobody has written it down.
-
-    Raises ApiError 404 where there never was such a version, 409 where it is not there any more, or damaged.
-    """
-    path = manifest_path(gateway.weights, version)
-    if not path.exists():
-        if version == GIVEN:
-            return None
-        if gateway.policy.knows(version):
-            raise ApiError(409, f"version {version} is not kept any more; choose another", param="version", code="gone")
-        raise ApiError(404, f"there is no version {version}", param="version")
-    try:
-        return read_manifest(path)
-    except StoreError as error:
-        raise ApiError(409, str(error), param="version", code="damaged") from error
+async def _find(gateway: Gateway, version: int) -> Manifest | None:
+    return await gateway.read(find_version, gateway.weights, gateway.policy, version)
 
 
 def _path(manifest: Manifest | None) -> Path | None:
     return None if manifest is None else manifest.path
-
-
-def _note(gateway: Gateway, version: int) -> None:
-    """Write down what an engine serves when it starts, unless it is written there."""
-    try:
-        if active_version(gateway.weights) == version:
-            return
-    except StoreError:
-        pass  # damaged, and written anew
-    set_active(gateway.weights, version)

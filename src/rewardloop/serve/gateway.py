@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +119,16 @@ class Gateway:
             if hmac.compare_digest(known.encode(), secret.encode()):
                 return Caller("system", name, name)
         return None
+
+    def progress_of(self, ready_seq: int | None, given_at: float) -> dict[str, str]:
+        """How far a judgment has come: its status, and the version where it is live.
+
+        `given_at`: seconds since 1970. `ready_seq`: the place of the log where it became complete; None where its
+        answer is not there yet.
+        """
+        settled = time.time() - given_at >= self.preferences.settings.settling_s
+        status = self.policy.stage(ready_seq, settled)
+        return {"status": status, **({"version": f"v{self.policy.serving}"} if status == "live" else {})}
 
     def forget(self, account_id: str) -> None:
         """After an erasure: nothing of this person is left in memory either."""

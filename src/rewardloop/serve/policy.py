@@ -8,11 +8,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
-from rewardloop.feedback.log.events import Event, NewEvent
+from rewardloop.errors import StoreError
+from rewardloop.feedback.log.event_log import LogReader
+from rewardloop.feedback.log.events import KINDS, Event, NewEvent
+from rewardloop.loop.manifests import (
+    Manifest,
+    active_version,
+    list_versions,
+    manifest_path,
+    read_manifest,
+    set_active,
+)
 from rewardloop.serve.access import Caller
+from rewardloop.serve.errors import ApiError
 
 GIVEN: Final = 0  # the version of the model as it was given
 LEARNER: Final = "learner"  # the operator that publishes versions
@@ -25,6 +38,7 @@ ROLLED_BACK: Final = "policy.rolled_back"
 ALARM: Final = "policy.alarm"
 PAUSED: Final = "policy.paused"
 RESUMED: Final = "policy.resumed"
+_KINDS: Final = tuple(kind for kind in KINDS if kind.startswith("policy."))
 
 
 @dataclass(slots=True)
@@ -182,3 +196,78 @@ class Policy:
 def policy_event(kind: str, caller: Caller, body: Mapping[str, Any], idem_key: str | None = None) -> NewEvent:
     """Something that happened to the policy, by the hand of `caller`."""
     return NewEvent(kind=kind, actor_id=caller.id, actor_kind=caller.kind, body=body, idem_key=idem_key)
+
+
+def replayed(log: LogReader) -> Policy:
+    """What the events of `log` come to."""
+    policy, after = Policy(), 0
+    while events := log.read(after, _KINDS):
+        for event in events:
+            policy.apply(event)
+        after = events[-1].seq
+    return policy
+
+
+# ---------------------------------------------------------------- the registry
+
+
+def find_version(weights: Path, policy: Policy, version: int) -> Manifest | None:
+    """The manifest of a version; None for the model as it was given, where nobody has written it down.
+
+    Raises ApiError 404 where there never was such a version, 409 where it is not there any more, or damaged.
+    """
+    path = manifest_path(weights, version)
+    if not path.exists():
+        if version == GIVEN:
+            return None
+        if policy.knows(version):
+            raise ApiError(409, f"version {version} is not kept any more; choose another", param="version", code="gone")
+        raise ApiError(404, f"there is no version {version}", param="version")
+    try:
+        return read_manifest(path)
+    except StoreError as error:
+        raise ApiError(409, str(error), param="version", code="damaged") from error
+
+
+def note_active(weights: Path, version: int) -> None:
+    """Write down what an engine serves when it starts, unless it stands there. Raises StoreError."""
+    try:
+        if active_version(weights) == version:
+            return
+    except StoreError:
+        pass  # damaged, and written anew
+    set_active(weights, version)
+
+
+def described(policy: Policy, weights: Path) -> dict[str, Any]:
+    """The state of the policy as everybody may see it, versions newest first."""
+    kept = {manifest.version for manifest in list_versions(weights)} | {GIVEN}
+    versions = {GIVEN: Version(GIVEN), **policy.versions}
+    return {
+        "active": policy.serving,
+        "before": policy.earlier(kept),
+        "paused": policy.paused,
+        "pause_reason": policy.pause_reason,
+        "learned": policy.learned,
+        "live": policy.live,
+        "trouble": policy.trouble,
+        "versions": [_shown(policy, versions[number], kept) for number in sorted(versions, reverse=True)],
+        "progress": policy.progress,
+        "alarms": [
+            {**asdict(alarm), "at": _iso(alarm.at), "metrics": dict(alarm.metrics)} for alarm in reversed(policy.alarms)
+        ],
+    }
+
+
+def _shown(policy: Policy, version: Version, kept: Collection[int]) -> dict[str, Any]:
+    times = {"published_at": _iso(version.published_at), "activated_at": _iso(version.activated_at)}
+    return {
+        **asdict(version),
+        **times,
+        "active": version.version == policy.serving,
+        "kept": version.version in kept,
+    }
+
+
+def _iso(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -9,11 +9,10 @@ from fastapi import APIRouter, Header
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
-from rewardloop.loop.manifests import list_versions
 from rewardloop.serve.account_routes import iso
 from rewardloop.serve.activating import activate, roll_back
 from rewardloop.serve.gateway import Gateway, TheCaller, TheGateway
-from rewardloop.serve.policy import GIVEN, PAUSED, RESUMED, Alarm, Version, policy_event
+from rewardloop.serve.policy import PAUSED, RESUMED, described, policy_event
 
 router = APIRouter(tags=["policy"])
 
@@ -96,11 +95,11 @@ class Progress(BaseModel):
     model_config = ConfigDict(extra="ignore")
     phase: Annotated[str, Field(min_length=1, max_length=64)]
     iteration: Number | None = None
-    iterations: Number | None = None
-    version: Number | None = None  # the one in the making
-    feedback: Number | None = None  # judgments that it is learned from
-    text: Reason | None = None
-    metrics: Metrics = Field(default_factory=dict)
+    of: Number | None = None  # iterations before the next version
+    version: Number | None = None  # the newest one
+    judgments: Number | None = None  # that it learns from
+    last_seq: Number | None = None  # place in the log that it has come to
+    because: Reason | None = None  # what it waits for
 
 
 class Choice(BaseModel):
@@ -123,7 +122,7 @@ class Learning(BaseModel):
 @router.get("/api/policy")
 async def show(gateway: TheGateway) -> JSONResponse:
     """All versions, the one that is served, what the learner is doing."""
-    return JSONResponse(await described(gateway))
+    return await _state(gateway)
 
 
 @router.post("/api/policy/reports", status_code=201, responses=REPLAYED)
@@ -152,14 +151,14 @@ async def progress(given: Progress, gateway: TheGateway) -> JSONResponse:
 async def choose(given: Choice, gateway: TheGateway, caller: TheCaller) -> JSONResponse:
     """Serve this version: the engine first, then the record of it."""
     await activate(gateway, caller, given.version, given.reason)
-    return JSONResponse(await described(gateway))
+    return await _state(gateway)
 
 
 @router.post("/api/policy/rollback")
 async def go_back(given: Wish, gateway: TheGateway, caller: TheCaller) -> JSONResponse:
     """Serve the version that was active before."""
     await roll_back(gateway, caller, given.reason)
-    return JSONResponse(await described(gateway))
+    return await _state(gateway)
 
 
 @router.post("/api/policy/learning")
@@ -167,53 +166,8 @@ async def rest(given: Learning, gateway: TheGateway, caller: TheCaller) -> JSONR
     """Let learning rest, or go on."""
     if given.paused != gateway.policy.paused:
         await gateway.append(policy_event(PAUSED if given.paused else RESUMED, caller, {"reason": given.reason}))
-    return JSONResponse(await described(gateway))
+    return await _state(gateway)
 
 
-async def described(gateway: Gateway) -> dict[str, Any]:
-    """The state of the policy as everybody may see it."""
-    policy = gateway.policy
-    kept = {manifest.version for manifest in await gateway.read(list_versions, gateway.weights)} | {GIVEN}
-    versions = {GIVEN: Version(GIVEN), **policy.versions}
-    return {
-        "active": policy.serving,
-        "before": policy.earlier(kept),
-        "paused": policy.paused,
-        "pause_reason": policy.pause_reason,
-        "learned": policy.learned,
-        "live": policy.live,
-        "trouble": policy.trouble,
-        "versions": [_shown(gateway, versions[number], kept) for number in sorted(versions, reverse=True)],
-        "progress": policy.progress,
-        "alarms": [shown_alarm(alarm) for alarm in reversed(policy.alarms)],
-    }
-
-
-def _shown(gateway: Gateway, version: Version, kept: set[int]) -> dict[str, Any]:
-    return {
-        "version": version.version,
-        "parent": version.parent,
-        "digest": version.digest,
-        "last_seq": version.last_seq,
-        "feedback": version.feedback,
-        "reward_version": version.reward_version,
-        "metrics": version.metrics,
-        "published_at": version.published_at and iso(version.published_at),
-        "activated_at": version.activated_at and iso(version.activated_at),
-        "passed": version.passed,
-        "reasons": version.reasons,
-        "active": version.version == gateway.policy.serving,
-        "kept": version.version in kept,
-    }
-
-
-def shown_alarm(alarm: Alarm) -> dict[str, Any]:
-    """An alarm as it is told."""
-    return {
-        "id": alarm.id,
-        "at": iso(alarm.at),
-        "name": alarm.name,
-        "text": alarm.text,
-        "version": alarm.version,
-        "metrics": dict(alarm.metrics),
-    }
+async def _state(gateway: Gateway) -> JSONResponse:
+    return JSONResponse(await gateway.read(described, gateway.policy, gateway.weights))
