@@ -8,6 +8,7 @@ import { color, theme } from "../lib/theme";
 export type Curve = { label: string; values: Numbers; tone: string; dash?: number[]; stepped?: boolean };
 export type ChartData = {
   t: (number | string)[];
+  versions?: boolean; // `t` are numbers of versions, no times
   curves: Curve[];
   band?: { low: Numbers; high: Numbers; tone: string };
 };
@@ -56,6 +57,7 @@ function options(data: ChartData, width: number, height: number): uPlot.Options 
   return {
     width,
     height,
+    ...(data.versions && { scales: { x: { time: false } } }),
     series,
     bands,
     legend: { show: false },
@@ -67,7 +69,8 @@ function options(data: ChartData, width: number, height: number): uPlot.Options 
         grid: { show: false },
         space: 70,
         size: 26,
-        values: (_plot, splits) => splits.map(clock(splits)),
+        ...(data.versions && { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] }),
+        values: (_plot, splits) => splits.map(data.versions ? named : clock(splits)),
       },
       {
         ...axis,
@@ -90,9 +93,11 @@ function clock(splits: number[]): (second: number) => string {
   return (second) => format.format(second * 1000);
 }
 
+const named = (version: number): string => `v${version}`;
+
 function draw(Plot: typeof uPlot, around: HTMLElement, data: ChartData, height: number): () => void {
   const values: uPlot.AlignedData = [
-    data.t.map(secondsOf),
+    data.versions ? data.t.map(Number) : data.t.map(secondsOf),
     ...data.curves.map((curve) => curve.values),
     ...(data.band ? [data.band.high, data.band.low] : []),
   ];
