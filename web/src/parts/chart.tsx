@@ -75,14 +75,18 @@ function options(data: ChartData, width: number, height: number): uPlot.Options 
       {
         ...axis,
         size: 44,
-        values: (_plot, splits) =>
-          splits.map((value) =>
-            Math.abs(value) >= 1000 ? compact(value) : number(value, Number.isInteger(value) ? 0 : 1),
-          ),
+        values: (_plot, splits) => {
+          const digits = digitsOf((splits[1] ?? 1) - (splits[0] ?? 0));
+          return splits.map((value) => (Math.abs(value) >= 1000 ? compact(value) : number(value, digits)));
+        },
       },
     ],
   };
 }
+
+/** How many digits tell marks apart that lie `step` from each other. */
+const digitsOf = (step: number): number =>
+  [0, 1, 2, 3].find((digits) => Math.abs(step * 10 ** digits - Math.round(step * 10 ** digits)) < 1e-6) ?? 4;
 
 function clock(splits: number[]): (second: number) => string {
   const long = (splits.at(-1) ?? 0) - (splits[0] ?? 0) > 2 * 86_400;

@@ -50,6 +50,19 @@ function Board({ found }: { found: Figures }) {
         <Town lit={Math.max(givenToday.value, Math.min(40, Math.round(totals.feedback ** 0.55)))} />
       </section>
       <Pipeline pipeline={found.pipeline} />
+      <section class="card learning">
+        <h2>{t("learning")}</h2>
+        <Doing paused={found.paused ?? null} progress={learner.value ?? found.learner ?? null} />
+        {win_rate ? (
+          <p class="win-rate">
+            <b>{percent(win_rate.value)}</b>{" "}
+            <Interval value={win_rate.value} low={win_rate.low} high={win_rate.high} />{" "}
+            {t("learning.win_rate", { low: percent(win_rate.low), high: percent(win_rate.high) })}
+          </p>
+        ) : (
+          <p class="soft">{t("learning.not_yet", { version: model.value?.weight_version ?? "v0" })}</p>
+        )}
+      </section>
       <div class="charts">
         <Chart
           title={t("chart.feedback")}
@@ -76,19 +89,6 @@ function Board({ found }: { found: Figures }) {
           }
         />
       </div>
-      <section class="card learning">
-        <h2>{t("learning")}</h2>
-        <Doing paused={found.paused ?? null} progress={learner.value ?? found.learner ?? null} />
-        {win_rate ? (
-          <p class="win-rate">
-            <b>{percent(win_rate.value)}</b>{" "}
-            <Interval value={win_rate.value} low={win_rate.low} high={win_rate.high} />{" "}
-            {t("learning.win_rate", { low: percent(win_rate.low), high: percent(win_rate.high) })}
-          </p>
-        ) : (
-          <p class="soft">{t("learning.not_yet", { version: model.value?.weight_version ?? "v0" })}</p>
-        )}
-      </section>
       {found.versions && <VersionCurves of={found.versions} />}
     </>
   );
