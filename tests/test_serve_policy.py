@@ -11,12 +11,15 @@ from typing import Any
 import httpx2
 import pytest
 import torch
+from starlette.applications import Starlette
 from websockets.sync.client import connect
 
-from rewardloop.loop.manifests import active_version, manifest_path
+from rewardloop.loop.manifests import active_version, manifest_path, read_manifest
+from rewardloop.loop.processes.engine_server import load_server, make_app
 from rewardloop.loop.weights import publish_version
 from rewardloop.serve.access import Role
 from serving import Place, StubEngine, a_place
+from tiny_models import save_tiny
 
 
 @pytest.fixture
@@ -265,3 +268,53 @@ def test_viewers_look_and_do_not_touch(place: Place) -> None:
     assert viewer.get("/api/policy").status_code == 200
     assert activate(viewer, 1).status_code == 403
     assert place.engine.version == 0
+
+
+class RealEngine(StubEngine):
+    """The engine itself with a tiny model, in place of the stub."""
+
+    def __init__(self, model: Path) -> None:
+        super().__init__()
+        self.server = load_server(str(model), "tiny", slots=2)
+
+    def app(self) -> Starlette:
+        return make_app(self.server)
+
+
+def test_what_is_served_is_what_was_published(tmp_path: Path) -> None:
+    """With the engine itself: the words of the weights of each version, a roll-back, and damaged files."""
+    save_tiny(tmp_path / "tiny", "llama")
+    engine = RealEngine(tmp_path / "tiny")
+    given = {name: value.clone() for name, value in engine.server.lm.model.state_dict().items()}
+    with a_place(tmp_path / "data", engine) as place:
+        asked = {"model": "tiny", "prompt": "abc", "max_tokens": 16, "temperature": 0, "logprobs": 0}
+
+        def say() -> tuple[str, list[float]]:
+            reply = place.owner.post("/v1/completions", json=asked).json()
+            return reply["system_fingerprint"], reply["choices"][0]["logprobs"]["token_logprobs"]
+
+        first = say()
+        for version in (1, 2):
+            tensors = {name: value + 0.05 * version for name, value in given.items()}
+            publish_version(
+                place.gateway.weights, version, {"policy": tensors}, model="tiny", facts={"last_seq": version}
+            )
+            report(place, "policy.published", {"version": version, "last_seq": version, "digest": "x"})
+        assert activate(place.operator(), 1).status_code == 200
+        second = say()
+        assert activate(place.operator(), 2).status_code == 200
+        third = say()
+        assert len({str(said) for _, said in (first, second, third)}) == 3
+        assert [name for name, _ in (first, second, third)] == ["v0", "v1", "v2"]
+        began = time.monotonic()
+        assert place.owner.post("/api/policy/rollback", json={}).status_code == 200
+        assert time.monotonic() - began < 2
+        assert say() == second
+        file = read_manifest(manifest_path(place.gateway.weights, 2)).file()
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+        refused = activate(place.owner, 2)
+        assert refused.status_code == 409
+        assert "damaged" in refused.json()["error"]["message"]
+        assert say() == second
+        assert place.owner.post("/api/policy/rollback", json={}).status_code == 200
+        assert say() == first

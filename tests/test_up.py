@@ -18,10 +18,13 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
+from safetensors.torch import load_file
 
 from rewardloop.cli.up import Learning, _engine_threads, _learner
 from rewardloop.loop.processes.operator_file import read_operator
 from rewardloop.loop.processes.supervisor import new_token
+from rewardloop.loop.weights import publish_version
+from rewardloop.sandbox.builtin import builtin_model_folder
 
 
 @contextmanager
@@ -73,8 +76,21 @@ def test_a_first_visit(tmp_path: Path) -> None:
         asked = chat(client, seed=3, max_tokens=40, rewards=True, logprobs=True)
         first, second = (client.post("/v1/chat/completions", json=asked).json() for _ in range(2))
         (choice,) = first["choices"]
+        assert first["system_fingerprint"] == "v0"
         assert choice["message"]["content"] == second["choices"][0]["message"]["content"]
         assert len(choice["token_rewards"]) == len(choice["logprobs"]["content"]) == first["usage"]["completion_tokens"]
+
+        operator = read_operator(tmp_path / "data")
+        assert operator is not None
+        steering = {"authorization": f"Bearer {operator.token}"}
+        given = load_file(builtin_model_folder() / "model.safetensors")
+        changed = {name: 1.02 * value for name, value in given.items()}
+        publish_version(tmp_path / "data" / "weights", 1, {"policy": changed}, model="builtin")
+        with httpx2.Client(base_url=operator.url, headers=steering) as outside:
+            assert outside.post("/api/policy/activate", json={"version": 1}).json()["active"] == 1
+        learned = client.post("/v1/chat/completions", json=asked).json()
+        assert learned["system_fingerprint"] == "v1"
+        assert learned["choices"][0]["logprobs"] != choice["logprobs"]
 
         endless = chat(client, max_tokens=400, stream=True, logit_bias={"0": -100})
         with client.stream("POST", "/v1/chat/completions", json=endless) as reply:
@@ -93,12 +109,8 @@ def test_a_first_visit(tmp_path: Path) -> None:
             assert time.monotonic() < deadline, "the engine was not started again"
             time.sleep(0.1)
         again = client.post("/v1/chat/completions", json=asked).json()
-        assert again["choices"][0]["message"]["content"] == choice["message"]["content"]
-        operator = read_operator(tmp_path / "data")
-        assert operator is not None
-        steering = {"authorization": f"Bearer {operator.token}"}
-        with httpx2.Client(base_url=operator.url, headers=steering) as outside:
-            assert outside.get("/api/policy").json()["active"] == 0
+        assert again["system_fingerprint"] == "v1"  # it began with the active version
+        assert again["choices"][0]["logprobs"] == learned["choices"][0]["logprobs"]
         children = psutil.Process(process.pid).children(recursive=True)
     assert process.returncode == 0
     assert read_operator(tmp_path / "data") is None
