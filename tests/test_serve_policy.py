@@ -211,6 +211,8 @@ def test_open_pages_hear_of_it(place: Place) -> None:
         assert place.operator().put("/api/policy/progress", json={**doing, "unknown": 1}).status_code == 200
         assert hear() == {"type": "learner", **doing}
         assert policy(place)["progress"].items() > doing.items()
+    with connect(place.base.replace("http", "ws") + "/api/socket?tab=new", additional_headers=headers) as ws:
+        assert hear() == {"type": "policy", "learned": seq, "live": seq, "active": 1, "paused": False}
 
 
 def test_how_far_judgments_have_come(place: Place) -> None:

@@ -28,6 +28,11 @@ class Tab:
         self._news = asyncio.Event()
         self._read = 0  # number of the newest message that was handed to the socket
 
+    @property
+    def knows_nothing(self) -> bool:
+        """Whether nothing was said to it yet: it is new, or this process is."""
+        return self._last == 0
+
     def say(self, kind: str, **values: Any) -> None:
         """Something for this tab; it is sent when it is connected."""
         self._last += 1

@@ -116,6 +116,8 @@ async def socket(ws: WebSocket, tab: str = "") -> None:
         return
     await ws.accept()
     here = gateway.hub.enter(caller.id, tab[:64] or new_id())
+    if here.knows_nothing and gateway.policy.versions:  # a page that was open meanwhile may have missed versions
+        here.say("policy", **gateway.policy.news())
     gateway.telemetry.sockets.inc()
     sending = asyncio.create_task(_send(ws, here))
     try:
