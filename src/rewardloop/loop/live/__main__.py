@@ -1,4 +1,4 @@
-"""python -m rewardloop.loop.live --data DIR --database URL --model M --name NAME --gateway URL [--world] [--prompts FILE]
+"""python -m rewardloop.loop.live --data DIR --database URL --model M --name NAME --gateway URL [--world]
 
 The learner as a process. Started by `rewardloop up`, which gives the operator's token in the environment.
 """

@@ -1,7 +1,7 @@
 """A reward that learns from new feedback only where it then foresees people better.
 
 A refit is accepted if it predicts new judgments that it was not fitted to no worse than the version before, and old
-ones hardly worse: within 1 %, each up to the standard error of the difference. So a fit gone wrong, or a reward with
+ones hardly worse: within 1 %, each up to two standard errors of the difference. So a fit gone wrong, or a reward with
 its sign turned, never reaches the policy.
 """
 
@@ -24,6 +24,7 @@ HELD_OUT: Final = 4  # of the new judgments, one in so many is predicted before 
 FEWEST_HELD_OUT: Final = 3  # with fewer there is nothing to measure by
 MOST_OLD: Final = 200  # old judgments, the newest, that must still be predicted
 HARDLY_WORSE: Final = 0.01  # of the old ones' mean negative log-likelihood
+DOUBT: Final = 2.0  # standard errors of a difference that may be chance
 
 Text = tuple[Prompt, str]
 
@@ -77,13 +78,13 @@ class CarefulReward:
             after_N, before_N = surprise(trial.source, new), surprise(self.learned.source, new)
             metrics |= {"reward/new_nll": float(after_N.mean()), "reward/new_nll_before": float(before_N.mean())}
             worse_N = after_N - before_N
-            if worse_N.mean() > _error(worse_N):
+            if worse_N.mean() > DOUBT * _error(worse_N):
                 return metrics, "it foresees the new judgments worse than the version before"
         if old and self.learned.source is not None:
             after_N, before_N = surprise(trial.source, old), surprise(self.learned.source, old)
             metrics |= {"reward/old_nll": float(after_N.mean()), "reward/old_nll_before": float(before_N.mean())}
             worse_N = after_N - before_N
-            if worse_N.mean() > HARDLY_WORSE * before_N.mean() + _error(worse_N):
+            if worse_N.mean() > HARDLY_WORSE * before_N.mean() + DOUBT * _error(worse_N):
                 return metrics, "it forgets what people said before"
         return metrics, ""
 
