@@ -29,6 +29,7 @@ from rewardloop.serve.gateway import Gateway
 
 SETUP = "the secret of the set-up link"
 PASSWORD = "correct horse battery"  # noqa: S105
+OPERATORS = {"learner": "the secret of the learner", "operator": "the secret of the command line"}
 MODEL = "town"
 
 
@@ -42,6 +43,8 @@ class StubEngine:
     refuse: tuple[int, str] | None = None
     asked: list[dict[str, Any]] = field(default_factory=list)
     cut_off: int = 0
+    version: int = 3
+    unfit: set[int] = field(default_factory=set)  # versions that it will not serve
 
     def app(self) -> Starlette:
         return Starlette(
@@ -50,6 +53,7 @@ class StubEngine:
                 Route("/v1/models", self._models),
                 Route("/v1/completions", self._say, methods=["POST"]),
                 Route("/v1/chat/completions", self._say, methods=["POST"]),
+                Route("/weights", self._weights, methods=["POST"]),
             ]
         )
 
@@ -57,8 +61,22 @@ class StubEngine:
         return Response()
 
     async def _models(self, _: Request) -> Response:
-        model = {"id": MODEL, "max_model_len": 512, "weight_version": 3, "chat": True, "reward_version": "phi-1"}
+        model = {
+            "id": MODEL,
+            "max_model_len": 512,
+            "weight_version": self.version,
+            "chat": True,
+            "reward_version": "phi-1",
+        }
         return JSONResponse({"object": "list", "data": [model]})
+
+    async def _weights(self, http: Request) -> Response:
+        path = (await http.json())["manifest"]
+        version = 0 if path is None else json.loads(Path(path).read_text())["version"]
+        if version in self.unfit:
+            return JSONResponse({"error": {"message": f"version {version} is damaged"}}, 400)
+        self.version = version
+        return JSONResponse({"version": version})
 
     async def _say(self, http: Request) -> Response:
         asked = await http.json()
@@ -169,6 +187,10 @@ class Place:
         """A client that holds an API key."""
         return self.nobody(authorization=f"Bearer {self.key(*scopes)}")
 
+    def operator(self, name: str = "learner") -> httpx2.Client:
+        """A client that holds the secret of an operator."""
+        return self.nobody(authorization=f"Bearer {OPERATORS[name]}")
+
     def say(self, **extra: Any) -> dict[str, Any]:
         """An answer to be judged."""
         asked = {"model": MODEL, "messages": [{"role": "user", "content": "What does the bun cost?"}], **extra}
@@ -197,6 +219,7 @@ def a_place(data: Path, engine: StubEngine | None = None, database: str | None =
         model_title="The town",
         has_world=True,
         setup_token=SETUP,
+        operators=OPERATORS,
     )
     app = make_app(gateway, hosts={"127.0.0.1", "localhost"})
     with served(engine.app(), uds=str(path)), served(app, host="127.0.0.1", port=port):

@@ -15,12 +15,15 @@ import numpy as np
 import pytest
 import torch
 
+from rewardloop.errors import StoreError
+from rewardloop.evaluate.foresight import potential_version
+from rewardloop.loop.manifests import read_manifest, set_active
 from rewardloop.loop.processes.engine_server import EngineServer, load_server, make_app
-from rewardloop.loop.processes.token_rewards import Foresight
-from rewardloop.loop.weights import publish_version, read_manifest
+from rewardloop.loop.processes.token_rewards import Foresight, Reference
+from rewardloop.loop.weights import publish_version
 from rewardloop.models.language_model import LanguageModel
 from rewardloop.models.packed import forward_completions
-from rewardloop.reward.potential import Potential, prefix_states
+from rewardloop.reward.potential import Potential, prefix_states, state_width
 from rewardloop.rollout.engine import Engine, Request, TokenEvent
 from serving import served
 from tiny_models import CONTEXT, save_tiny
@@ -211,6 +214,117 @@ def test_what_was_learned_is_read_along(server: EngineServer) -> None:
     untrained = Potential.untrained(states.shape[-1])
     weights = torch.randn(untrained.weights_E.shape, generator=generator, dtype=torch.float64)
     potential = replace(untrained, weights_E=weights)
-    stream = Foresight(lm, potential, "phi-test").begin(prompt_ids)
+    stream = Foresight(Reference(lm), potential, "phi-test").begin(prompt_ids)
     rewards = [stream.extend(token_id) for token_id in token_ids]
     np.testing.assert_allclose(rewards, potential.values(states)[0].diff().numpy(), atol=1e-3)
+
+
+def learned_potential(lm: LanguageModel, seed: int) -> Potential:
+    untrained = Potential.untrained(state_width(lm.model.config.hidden_size))
+    generator = torch.Generator().manual_seed(seed)
+    weights_E = torch.randn(untrained.weights_E.shape, generator=generator, dtype=torch.float64)
+    return replace(untrained, weights_E=weights_E)
+
+
+def given_again(client: httpx2.Client) -> dict[str, Any]:
+    assert client.post("/weights", json={"manifest": None}).json() == {"version": 0, "digest": None}
+    return dict(client.get("/v1/models").json()["data"][0])
+
+
+def rewards_of(chunks: list[dict[str, Any]]) -> list[float]:
+    return [reward for choice in choices(chunks) for reward in choice["token_rewards"]]
+
+
+def test_a_version_brings_what_foresees_rewards(server: EngineServer, client: httpx2.Client, tmp_path: Path) -> None:
+    """Read with the model as it was given, whatever is served."""
+    given_again(client)
+    lm, potential = server.lm, learned_potential(server.lm, 1)
+    changed = {name: value + 0.01 for name, value in lm.model.state_dict().items()}
+    manifest = publish_version(tmp_path, 4, {"policy": changed, "potential": potential.tensors()}, model="tiny")
+    assert client.post("/weights", json={"manifest": str(manifest.path)}).status_code == 200
+    shown = client.get("/v1/models").json()["data"][0]
+    assert (shown["weight_version"], shown["reward_version"]) == (4, potential_version(potential))
+    chunks = say(client, prompt="abc", max_tokens=9, seed=5, rewards=True)
+    assert chunks[0]["reward_version"] == potential_version(potential)
+    trunk = forward_completions(lm.model, [chunks[0]["prompt_token_ids"]], [ids_of(chunks)])
+    np.testing.assert_allclose(rewards_of(chunks), potential.values(prefix_states(trunk))[0].diff().numpy(), atol=1e-3)
+
+    plain = publish_version(tmp_path, 5, {"policy": changed}, model="tiny")
+    client.post("/weights", json={"manifest": str(plain.path)})
+    assert client.get("/v1/models").json()["data"][0]["reward_version"] == "typicality"
+    shown = given_again(client)
+    assert (shown["weight_version"], shown["reward_version"]) == (0, "typicality")
+
+
+def test_a_running_answer_keeps_what_foresees_its_rewards(
+    server: EngineServer, client: httpx2.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_again(client)
+    lm, step = server.lm, server.engine.step
+
+    def slowly() -> list[TokenEvent]:
+        time.sleep(0.02)
+        return step()
+
+    monkeypatch.setattr(server.engine, "step", slowly)
+    potential = learned_potential(lm, 2)
+    parts = {"policy": lm.model.state_dict(), "potential": potential.tensors()}
+    manifest = publish_version(tmp_path, 6, parts, model="tiny")
+    asked = {"prompt": "abc", "max_tokens": 40, "seed": 1, "stream": True, "rewards": True, "logit_bias": {"1": -100}}
+    with client.stream("POST", "/v1/completions", json=asked) as reply:
+        lines = (json.loads(line[6:]) for line in reply.iter_lines() if line.startswith("data: {"))
+        chunks = [next(lines), next(lines)]
+        assert client.post("/weights", json={"manifest": str(manifest.path)}).status_code == 200
+        chunks += list(lines)
+    versions = [version for choice in choices(chunks) for version in choice["weight_versions"]]
+    assert {0, 6} <= set(versions)
+    assert chunks[0]["reward_version"] == "typicality"
+    with torch.no_grad():
+        prompt_ids, ids = chunks[0]["prompt_token_ids"], ids_of(chunks)
+        logits_SV = lm.model(torch.tensor([[*prompt_ids, *ids]])).logits[0, len(prompt_ids) - 1 : -1]
+    logprobs_TV = torch.log_softmax(logits_SV, -1)
+    expected_T = logprobs_TV[range(len(ids)), ids] - (logprobs_TV.exp() * logprobs_TV).sum(-1)
+    np.testing.assert_allclose(rewards_of(chunks), expected_T.numpy(), atol=1e-4)
+    given_again(client)
+
+
+@pytest.mark.parametrize("wrong", ["potential of another width", "weights that are not finite", "another model"])
+def test_what_does_not_fit_changes_nothing(
+    server: EngineServer, client: httpx2.Client, tmp_path: Path, wrong: str
+) -> None:
+    before = given_again(client)
+    policy = {name: value.clone() for name, value in server.lm.model.state_dict().items()}
+    parts = {"policy": policy, "potential": learned_potential(server.lm, 3).tensors()}
+    name = next(iter(policy))
+    if wrong.startswith("potential"):
+        parts["potential"] = Potential.untrained(7).tensors()
+    elif wrong.startswith("weights"):
+        policy[name][0, 0] = float("nan")
+    else:
+        policy[name] = policy[name][:-1]
+    manifest = publish_version(tmp_path, 7, parts, model="tiny")
+    reply = client.post("/weights", json={"manifest": str(manifest.path)})
+    assert reply.status_code == 400
+    assert client.get("/v1/models").json()["data"][0] == before
+
+
+def test_it_begins_with_the_active_version(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "tiny", "llama")
+    server, registry = load_server(str(tmp_path / "tiny"), "tiny", slots=1), tmp_path / "weights"
+    server.restore(registry)
+    assert server.engine.weight_version == 0  # nothing was ever activated
+    changed = {name: value + 0.01 for name, value in server.lm.model.state_dict().items()}
+    potential = learned_potential(server.lm, 4)
+    manifest = publish_version(registry, 1, {"policy": changed, "potential": potential.tensors()}, model="tiny")
+    set_active(registry, 0)
+    server.restore(registry)
+    assert server.engine.weight_version == 0
+    set_active(registry, 1)
+    server.restore(registry)
+    assert (server.engine.weight_version, server.rewarder.version) == (1, potential_version(potential))
+
+    again = load_server(str(tmp_path / "tiny"), "tiny", slots=1)
+    manifest.file().write_bytes(b"damaged")
+    with pytest.raises(StoreError, match="damaged"):
+        again.restore(registry)
+    assert (again.engine.weight_version, again.rewarder.version) == (0, "typicality")

@@ -126,6 +126,39 @@ def test_an_answer_streams_and_a_judgment_of_it_is_saved(visit: Visit) -> None:
     visit.check_unbroken()
 
 
+def test_a_judgment_is_seen_to_be_learned_and_live(visit: Visit) -> None:
+    only_mock(visit.place)
+    visit.ask("How many coins for apple pie?")
+    visit.page.locator(".thumbs button").first.click()
+    expect(visit.page.locator(".strip li.done")).to_have_count(3)
+    expect(visit.page.locator(".strip li").last).to_have_text(re.compile(r"live in v\d"))
+
+
+def test_a_version_is_chosen_and_gone_back_from(visit: Visit) -> None:
+    only_mock(visit.place)
+    visit.open("/models")
+    held = visit.page.locator(".model-version").first
+    expect(held).to_contain_text("length of the answers")
+    held.get_by_role("button", name="Serve this version").click()
+    expect(visit.page.locator("dialog")).to_contain_text("held this version back")
+    visit.page.locator("dialog .primary").click()
+    expect(visit.page.locator(".model-version.active .version")).to_have_text("v4")
+    visit.page.get_by_role("button", name="Roll back").click()
+    visit.page.locator("dialog .primary").click()
+    expect(visit.page.locator(".model-version.active .version")).to_have_text("v3")
+
+    visit.page.get_by_role("button", name="Pause learning").click()
+    visit.page.fill("dialog input", "we are on holiday")
+    visit.page.locator("dialog .primary").click()
+    expect(visit.page.locator("main .alarm")).to_contain_text("we are on holiday")
+    visit.open("/dashboard")
+    expect(visit.page.locator(".learning")).to_contain_text("we are on holiday")
+    visit.open("/models")
+    visit.page.get_by_role("button", name="Resume learning").click()
+    expect(visit.page.locator("main .alarm")).to_have_count(0)
+    visit.check_unbroken()
+
+
 def test_pressing_a_thumb_again_takes_it_back(visit: Visit) -> None:
     visit.ask("How many coins for apple pie?")
     thumb = visit.page.locator(".thumbs button").first

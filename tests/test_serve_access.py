@@ -17,7 +17,7 @@ from rewardloop.serve.app import ROUTERS
 from rewardloop.serve.socket import router as socket_router
 from serving import Place, a_place
 
-PEOPLE = ["nobody", "expired", *Role, *Scope]
+PEOPLE = ["nobody", "expired", "system", "stranger", *Role, *Scope]
 ROUTES = sorted(route for route in TABLE if route[0] != "WEBSOCKET")
 
 
@@ -31,7 +31,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 def clients(place: Place) -> dict[str, httpx2.Client]:
     expired = place.nobody()
     expired.cookies.set("rewardloop_session", "a session that is over")
-    people: dict[str, httpx2.Client] = {"nobody": place.nobody(), "expired": expired}
+    stranger = place.nobody(authorization="Bearer the secret of nobody")
+    people: dict[str, httpx2.Client] = {"nobody": place.nobody(), "expired": expired, "stranger": stranger}
+    people["system"] = place.operator()
     people |= {role: place.person(role) for role in Role}
     return people | {scope: place.program(scope) for scope in Scope}
 
@@ -53,7 +55,7 @@ def test_who_is_let_in(clients: dict[str, httpx2.Client], who: str, method: str,
     access = TABLE[method, path]
     if path in ("/api/logout", "/api/login", "/api/setup", "/api/join"):
         pytest.skip("changes who is signed in; test_serve_security has it")
-    allowed = access.anyone or who in access.roles or who in access.scopes
+    allowed = access.anyone or who in access.roles or who in access.scopes or (who == "system" and access.system)
     # A body that is no good: whoever is let in hears so, and nothing is changed.
     address = path.replace("{path:path}", "").replace("{", "x").replace("}", "")
     body: dict[str, Any] = {} if method in ("GET", "DELETE") else {"json": {"no such field": 1}}
@@ -61,7 +63,7 @@ def test_who_is_let_in(clients: dict[str, httpx2.Client], who: str, method: str,
     if allowed:
         assert status not in (401, 403) or (path, status) == ("/api/queue/next", 403), status
     else:
-        assert status == (401 if who in ("nobody", "expired") else 403)
+        assert status == (401 if who in ("nobody", "expired", "stranger") else 403)
 
 
 @pytest.mark.parametrize("who", PEOPLE)

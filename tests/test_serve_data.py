@@ -49,7 +49,7 @@ def test_search(place: Place) -> None:
     assert [item["id"] for item in page["items"]] == [second["id"]]
     assert found(after=str(page["next"])) == [first["id"]]
     place.owner.delete(f"/v1/feedback/{second['id']}")
-    assert [item["status"] for item in place.owner.get("/api/data").json()["items"]] == ["retracted", "saved"]
+    assert [item["status"] for item in place.owner.get("/api/data").json()["items"]] == ["retracted", "settled"]
 
 
 def test_what_is_exported_is_read_back(place: Place, tmp_path: Path) -> None:

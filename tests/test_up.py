@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -10,12 +11,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import psutil
 import pytest
+
+from rewardloop.cli.up import Learning, _engine_threads, _learner
+from rewardloop.loop.processes.operator_file import read_operator
+from rewardloop.loop.processes.supervisor import new_token
 
 
 @contextmanager
@@ -26,7 +32,10 @@ def up(folder: Path, *options: str) -> Iterator[tuple[httpx2.Client, subprocess.
         port = probe.getsockname()[1]
     command = [sys.executable, "-c", "from rewardloop.cli import main; main()", "up", "--data", str(folder / "data")]
     process = subprocess.Popen(
-        [*command, "--port", str(port), *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, "--port", str(port), "--no-learn", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     try:
         assert process.stdout is not None
@@ -85,9 +94,33 @@ def test_a_first_visit(tmp_path: Path) -> None:
             time.sleep(0.1)
         again = client.post("/v1/chat/completions", json=asked).json()
         assert again["choices"][0]["message"]["content"] == choice["message"]["content"]
+        operator = read_operator(tmp_path / "data")
+        assert operator is not None
+        steering = {"authorization": f"Bearer {operator.token}"}
+        with httpx2.Client(base_url=operator.url, headers=steering) as outside:
+            assert outside.get("/api/policy").json()["active"] == 0
         children = psutil.Process(process.pid).children(recursive=True)
     assert process.returncode == 0
+    assert read_operator(tmp_path / "data") is None
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_the_learner_is_told_where_everything_is(tmp_path: Path) -> None:
+    place = ("--data", tmp_path, "--database", "sqlite:///x", "--gateway", "http://127.0.0.1:1")
+    secret = new_token()
+    program = _learner("builtin", "builtin", place, secret, Learning(recipe=tmp_path / "r.yaml"))
+    given = dict(pairwise(program.command))
+    assert program.idle
+    assert (given["-m"], given["--gateway"], given["--threads"]) == ("rewardloop.loop.live", "http://127.0.0.1:1", "1")
+    assert (given["--recipe"], "--world" in given, "--prompts" in given) == (str(tmp_path / "r.yaml"), True, False)
+    assert secret not in program.command  # whoever lists processes would see it
+    assert program.environment["REWARDLOOP_OPERATOR_TOKEN"] == secret
+
+
+def test_threads_of_all_programs_never_exceed_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, engine in ((1, 1), (2, 1), (8, 7)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False)
+        assert (_engine_threads(learns=True), _engine_threads(learns=False)) == (engine, cores)
 
 
 def test_what_cannot_be_served_is_one_line(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def accounts(town: Town) -> APIRouter:
             "title": "Town model" if not town.base else "stories3M",
             "chat": not town.base,
             "builtin": not town.base,
-            "weight_version": "v3",
+            "weight_version": f"v{town.policy['active']}",
             "context": 512,
             "languages": ["en", "zh"][: 1 if town.base else 2],
         }

@@ -150,7 +150,25 @@ def looking(town: Town) -> APIRouter:
                     "ttft_p95": [0.11 + rng.gauss(0, 0.02) for _ in days],
                 },
             },
-            "win_rate": None,
+            "versions": {
+                "version": [1, 2, 3, 4],
+                "metrics": {
+                    "held_out/win_rate": [0.52, 0.58, 0.66, 0.64],
+                    "held_out/win_rate_low": [0.44, 0.5, 0.58, 0.57],
+                    "held_out/win_rate_high": [0.6, 0.66, 0.74, 0.71],
+                    "policy/kl": [0.3, 0.9, 1.6, 2.4],
+                    "held_out/proxy": [0.1, 0.4, 0.6, 0.7],
+                    "held_out/reward": [0.1, 0.3, 0.5, 0.45],
+                    "text/length": [88, 90, 92, 121],
+                    "potential/explained_variance": [0.1, 0.2, 0.3, 0.33],
+                    "potential/gae_lambda": [1, 0.9, 0.8, 0.8],
+                    "policy/entropy": [1.3, 1.2, 1.1, 1.0],
+                    "held_out/wrong_facts": [0.3, 0.25, 0.2, None],
+                },
+            },
+            "win_rate": {"value": 0.66, "low": 0.58, "high": 0.74},
+            "learner": {"phase": "practice", "iteration": 2, "of": 6, "judgments": 1180, "at": now()},
+            "paused": {"reason": town.pause_reason, "since": now()} if town.policy["paused"] else None,
             "alarms": [
                 {
                     "id": "a1",
@@ -163,31 +181,33 @@ def looking(town: Town) -> APIRouter:
 
     @api.get("/models")
     async def models() -> dict[str, Any]:
-        digest = hashlib.sha256(b"v3").hexdigest()
+        active = town.policy["active"]
         return {
-            "items": [
-                {
-                    "version": "v3",
-                    "title": "Town model",
-                    "parameters": 1_080_000,
-                    "digest": digest,
-                    "created_at": now(hours=2),
-                    "active": True,
-                    "source": "learned",
-                    "metrics": {"gold_reward": 0.62, "wrong_facts": 0.11, "rudeness": 0.02},
-                },
-                {
-                    "version": "v0",
-                    "title": "Town model",
-                    "parameters": 1_080_000,
-                    "digest": digest[::-1],
-                    "created_at": now(days=12),
-                    "active": False,
-                    "source": "builtin",
-                    "metrics": {"gold_reward": 0.21, "wrong_facts": 0.32, "rudeness": 0.14},
-                },
-            ]
+            "items": [version(number, active=number == active) for number in (4, 3, 0)],
+            "before": f"v{town.before[-1]}" if town.before else None,
+            "paused": town.policy["paused"],
+            "pause_reason": town.pause_reason,
+            "trouble": None,
         }
+
+    @api.post("/policy/activate")
+    async def activate(body: dict[str, Any]) -> dict[str, Any]:
+        town.before.append(town.policy["active"])
+        town.policy["active"] = body["version"]
+        await town.tell({"type": "policy", **town.policy})
+        return {}
+
+    @api.post("/policy/rollback")
+    async def roll_back() -> dict[str, Any]:
+        town.policy["active"] = town.before.pop()
+        await town.tell({"type": "policy", **town.policy})
+        return {}
+
+    @api.post("/policy/learning")
+    async def rest(body: dict[str, Any]) -> dict[str, Any]:
+        town.policy["paused"], town.pause_reason = body["paused"], body["reason"]
+        await town.tell({"type": "policy", **town.policy})
+        return {}
 
     @api.get("/data")
     async def data(q: str = "", kind: str = "", after: int | None = None, limit: int = 50) -> dict[str, Any]:
@@ -221,6 +241,30 @@ def looking(town: Town) -> APIRouter:
         return {"events": before - len(town.log), "completions": 0, "exports": 0}
 
     return api
+
+
+def version(number: int, *, active: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "version": f"v{number}",
+        "title": "Town model",
+        "parameters": 1_080_000,
+        "active": active,
+        "source": "learned" if number else "given",
+        "kept": True,
+        "metrics": {},
+    }
+    if number:
+        win_rate = {4: (0.64, 0.57, 0.71), 3: (0.66, 0.58, 0.74)}[number]
+        names = ("held_out/win_rate", "held_out/win_rate_low", "held_out/win_rate_high")
+        found |= {
+            "digest": hashlib.sha256(str(number).encode()).hexdigest(),
+            "created_at": now(hours=6 - number),
+            "feedback": 1100 + 20 * number,
+            "passed": number == 3,
+            "reasons": ["length", "not_better"] if number == 4 else [],
+            "metrics": {**dict(zip(names, win_rate, strict=True)), "policy/kl": 1.6, "held_out/wrong_facts": 0.2},
+        }
+    return found
 
 
 def row(town: Town, event: dict[str, Any]) -> dict[str, Any]:

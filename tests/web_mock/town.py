@@ -51,6 +51,9 @@ class Town:
         self.tasks_running: set[asyncio.Task[None]] = set()
         self.cancelled: set[str] = set()
         self.queue_at = 0
+        self.policy: dict[str, Any] = {"learned": 0, "live": 0, "active": 3, "paused": False}
+        self.pause_reason = ""
+        self.before = [0]
         self.seq = 0
         self.settings: dict[str, Any] = {
             "guidelines": "Prefer the answer that is **true** in the town, *then* the kinder one.\n\n"
@@ -194,13 +197,16 @@ class Town:
 
     async def ripen(self, event: dict[str, Any]) -> None:
         """Lets a judgment go the way that it goes where a learner runs."""
-        for wait, status in ((0.3, "settled"), (1.2, "learned"), (1.0, "live")):
+        await asyncio.sleep(0.3)
+        if event["status"] != "retracted":
+            event["status"] = "settled"
+            await self.tell({"type": "feedback", "id": event["id"], "status": "settled"})
+        for wait, stage in ((1.2, "learned"), (1.0, "live")):
             await asyncio.sleep(wait)
-            if event["status"] == "retracted":
-                return
-            event["status"] = status
-            version = {"version": "v4"} if status == "live" else {}
-            await self.tell({"type": "feedback", "id": event["id"], "status": status} | version)
+            self.policy[stage] = max(self.policy[stage], event["seq"])
+            if event["status"] != "retracted":
+                event["status"] = stage
+            await self.tell({"type": "policy", **self.policy})
 
 
 class Tab:

@@ -43,6 +43,8 @@ ReportLanguage = Annotated[str, typer.Option("--language", help="Language of the
 
 feedback_app = typer.Typer(help="Feedback in files and in a data directory.", no_args_is_help=True)
 app.add_typer(feedback_app, name="feedback")
+policy_app = typer.Typer(help="Versions of what is served: list them, choose one, go back.", no_args_is_help=True)
+app.add_typer(policy_app, name="policy")
 
 DataFolder = Annotated[Path, typer.Option("--data", help="Data directory of the installation.")]
 
@@ -58,11 +60,19 @@ def up(
     database: Annotated[
         str | None, typer.Option("--database", help="postgresql://USER@HOST/NAME; default: a file in --data.")
     ] = None,
+    no_learn: Annotated[
+        bool, typer.Option("--no-learn", help="Keep what people say, and do not learn from it.")
+    ] = False,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", help="Practice on these prompts: text lines or any feedback layout.")
+    ] = None,
+    recipe: RecipeFile = None,
 ) -> None:
-    """Serve a model to any OpenAI client and to people in a browser, and keep what they say of its answers."""
+    """Serve a model to any OpenAI client and to people in a browser, and learn from what they say of its answers."""
+    from rewardloop.cli.up import Learning
     from rewardloop.cli.up import up as run
 
-    run(model, data, host, port, database, Console())
+    run(model, data, host, port, database, Console(), None if no_learn else Learning(prompts, recipe))
 
 
 @app.command()
@@ -265,6 +275,57 @@ def export(
     from rewardloop.cli.names import known
 
     run(out, data, files or [], layout, known("--format", form, "jsonl", "parquet"), kinds or [], Console())
+
+
+Why = Annotated[str, typer.Option("--reason", help="Kept in the record.")]
+OtherDatabase = Annotated[
+    str | None, typer.Option("--database", help="As for up; only needed while nothing runs. Default: a file in --data.")
+]
+
+
+@policy_app.command("list")
+def list_policies(data: DataFolder = Path("rewardloop-data"), database: OtherDatabase = None) -> None:
+    """All versions, the newest first: what was found of each, and which one is served."""
+    from rewardloop.cli.policy import list_versions as run
+
+    run(data, database, Console())
+
+
+@policy_app.command()
+def activate(
+    version: Annotated[int, typer.Argument(help="Number of the version; 0 is the model as it was given.", min=0)],
+    data: DataFolder = Path("rewardloop-data"),
+    reason: Why = "",
+    database: OtherDatabase = None,
+) -> None:
+    """Serve this version, now or from the next start on."""
+    from rewardloop.cli.policy import activate as run
+
+    run(data, database, version, reason, Console())
+
+
+@policy_app.command()
+def rollback(data: DataFolder = Path("rewardloop-data"), reason: Why = "", database: OtherDatabase = None) -> None:
+    """Serve the version that was active before."""
+    from rewardloop.cli.policy import roll_back as run
+
+    run(data, database, reason, Console())
+
+
+@policy_app.command()
+def pause(data: DataFolder = Path("rewardloop-data"), reason: Why = "", database: OtherDatabase = None) -> None:
+    """Let learning rest; what people say is kept."""
+    from rewardloop.cli.policy import set_paused as run
+
+    run(data, database, True, reason, Console())
+
+
+@policy_app.command()
+def resume(data: DataFolder = Path("rewardloop-data"), reason: Why = "", database: OtherDatabase = None) -> None:
+    """Let learning go on."""
+    from rewardloop.cli.policy import set_paused as run
+
+    run(data, database, False, reason, Console())
 
 
 @app.command("train-detector")

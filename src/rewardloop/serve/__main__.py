@@ -20,9 +20,11 @@ from rewardloop.loop.processes.lifeline import hold_on
 from rewardloop.serve.app import make_app, set_up_logging
 from rewardloop.serve.engine_client import EngineClient
 from rewardloop.serve.gateway import Gateway
+from rewardloop.serve.policy import LEARNER
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SETUP_TOKEN = "REWARDLOOP_SETUP_TOKEN"  # noqa: S105 - the name of a variable
+OPERATORS = {LEARNER: "REWARDLOOP_LEARNER_TOKEN", "operator": "REWARDLOOP_OPERATOR_TOKEN"}  # whose secret is where
 
 
 def main() -> None:
@@ -41,6 +43,7 @@ def main() -> None:
         model_title=given.title,
         has_world=given.world,
         setup_token=os.environ.pop(SETUP_TOKEN, None),
+        operators={name: secret for name, variable in OPERATORS.items() if (secret := os.environ.pop(variable, None))},
     )
     if given.host not in LOOPBACK and not gateway.accounts.owned:
         _fail(f"--host {given.host}: set this place up on 127.0.0.1 first, then open it to others")

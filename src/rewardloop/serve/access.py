@@ -38,17 +38,18 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who is let in: people by role, keys by scope, `anyone` without either."""
+    """Who is let in: people by role, keys by scope, operators where `system` says so, `anyone` without any of it."""
 
     roles: frozenset[Role] = frozenset()
     scopes: frozenset[Scope] = frozenset()
     anyone: bool = False
     ticket: bool = False  # a feedback token will do
+    system: bool = False  # the programs that run this place: the learner, the command line
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is asking. `id` is an account's, a key's or, for a ticket, that of whoever issued it."""
+    """Who is asking. `id` is an account's, a key's, the name of an operator or, for a ticket, who issued it."""
 
     kind: Literal["user", "key", "ticket", "system", "nobody"]
     id: str = "nobody"
@@ -83,6 +84,8 @@ JUDGE = Access(roles=_ANNOTATE, scopes=_scopes(Scope.FEEDBACK))
 READ = Access(roles=_ALL, scopes=_scopes(Scope.READ))
 MANAGE = Access(roles=_MANAGE, scopes=_scopes())
 OWN = Access(roles=_OWN)
+OPERATE = Access(system=True)
+STEER = Access(roles=_MANAGE, scopes=_scopes(), system=True)
 
 TABLE: Final[Mapping[tuple[str, str], Access]] = {
     ("GET", "/healthz"): ANYONE,
@@ -152,6 +155,13 @@ TABLE: Final[Mapping[tuple[str, str], Access]] = {
     ("GET", "/api/settings"): SIGNED_IN,
     ("PUT", "/api/settings"): MANAGE,
     ("GET", "/api/audit"): OWN,
+    # versions of the policy
+    ("GET", "/api/policy"): Access(roles=_ALL, scopes=_scopes(Scope.READ), system=True),
+    ("POST", "/api/policy/reports"): OPERATE,
+    ("PUT", "/api/policy/progress"): OPERATE,
+    ("POST", "/api/policy/activate"): STEER,
+    ("POST", "/api/policy/rollback"): STEER,
+    ("POST", "/api/policy/learning"): STEER,
     # the page itself
     ("GET", "/{path:path}"): ANYONE,
 }
@@ -164,6 +174,7 @@ def authorize(connection: HTTPConnection, caller: Caller, access: Access) -> Non
         or (caller.kind == "user" and caller.role in access.roles)
         or (caller.kind == "key" and bool(caller.scopes & access.scopes))
         or (caller.kind == "ticket" and access.ticket)
+        or (caller.kind == "system" and access.system)
     )
     if allowed:
         return
@@ -174,7 +185,8 @@ def authorize(connection: HTTPConnection, caller: Caller, access: Access) -> Non
             code="invalid_api_key",
             headers={"www-authenticate": "Bearer"},
         )
-    needed = ", ".join(sorted(access.roles) if caller.kind == "user" else sorted(access.scopes)) or "a person's session"
+    others = "the learner or the command line" if access.system else "a person's session"
+    needed = ", ".join(sorted(access.roles) if caller.kind == "user" else sorted(access.scopes)) or others
     raise ApiError(403, f"{connection.url.path} needs one of: {needed}", code="insufficient_permissions")
 
 

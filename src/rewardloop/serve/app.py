@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
@@ -22,12 +23,14 @@ from rewardloop.serve import (
     health,
     openai_routes,
     page,
+    policy_routes,
     queue_routes,
     settings_routes,
     socket,
     transfer_routes,
 )
 from rewardloop.serve.access import require_complete
+from rewardloop.serve.activating import keep_up
 from rewardloop.serve.errors import ErrorEnvelope, install_error_handlers
 from rewardloop.serve.gateway import Gateway, admitted
 from rewardloop.serve.kitchen import Kitchen
@@ -47,6 +50,7 @@ ROUTERS: Final = (
     data_routes.router,
     transfer_routes.router,
     settings_routes.router,
+    policy_routes.router,
     page.router,
 )
 _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
@@ -63,7 +67,10 @@ def make_app(gateway: Gateway, hosts: Collection[str]) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         kitchen.resume()
+        keeping_up = asyncio.create_task(keep_up(gateway))
         yield
+        keeping_up.cancel()
+        await asyncio.gather(keeping_up, return_exceptions=True)
         await kitchen.close()
         await gateway.close()
 

@@ -42,7 +42,7 @@ async def start(gateway: TheGateway, caller: TheCaller) -> JSONResponse:
 async def conversation(conversation_id: str, gateway: TheGateway, caller: TheCaller) -> JSONResponse:
     """One conversation with its answers, and what I said of them."""
     opened = await own_conversation(gateway, caller, conversation_id)
-    turns = await gateway.read(_turns, gateway.log, conversation_id, caller.id)
+    turns = await gateway.read(_turns, gateway, conversation_id, caller.id)
     return JSONResponse({"id": conversation_id, "title": opened.body.get("title", ""), "turns": turns})
 
 
@@ -70,7 +70,7 @@ async def completion(completion_id: str, gateway: TheGateway, caller: TheCaller)
 async def my_feedback(conversation_id: str, gateway: TheGateway, caller: TheCaller) -> JSONResponse:
     """What I said of the answers of a conversation."""
     await own_conversation(gateway, caller, conversation_id)
-    found = await gateway.read(_feedback, gateway.log, conversation_id, caller.id)
+    found = await gateway.read(_feedback, gateway, conversation_id, caller.id)
     return JSONResponse({"items": found})
 
 
@@ -142,14 +142,15 @@ def _list(log: LogReader, account_id: str) -> list[dict[str, Any]]:
     return sorted(items, key=lambda item: str(item["updated_at"]), reverse=True)
 
 
-def _turns(log: LogReader, conversation_id: str, account_id: str) -> list[dict[str, Any]]:
+def _turns(gateway: Gateway, conversation_id: str, account_id: str) -> list[dict[str, Any]]:
     """The latest question's conversation, then every answer to it; an answer that was asked for again comes twice."""
+    log = gateway.log
     events = log.of_conversation(conversation_id, ("completion.started", "completion.finished"))
     finished: dict[str, list[Event]] = {}
     for each in events:
         if each.kind == "completion.finished":
             finished.setdefault(str(each.target_id), []).append(each)
-    judged = _feedback(log, conversation_id, account_id)
+    judged = _feedback(gateway, conversation_id, account_id)
     turns: list[dict[str, Any]] = []
     for begun in (each for each in events if each.kind == "completion.started"):
         prompt = begun.body["prompt"]
@@ -205,18 +206,26 @@ def _choices(log: LogReader, completion_id: str, account_id: str) -> list[dict[s
     return [completion_view(log, begun, end, []) for end in events if end.kind == "completion.finished"]
 
 
-def _feedback(log: LogReader, conversation_id: str, account_id: str) -> list[dict[str, Any]]:
+def _feedback(gateway: Gateway, conversation_id: str, account_id: str) -> list[dict[str, Any]]:
+    current = feedback_current.c
     query = (
-        select(event.c.body, event.c.id, event.c.seq, event.c.ts, feedback_target.c.completion_id)
+        select(event.c.body, event.c.id, event.c.seq, event.c.ts, current.ready_seq, feedback_target.c.completion_id)
         .join(feedback_current, feedback_current.c.id == event.c.id)
         .join(feedback_target, feedback_target.c.feedback_id == event.c.id)
         .where(event.c.actor_id == account_id, feedback_target.c.completion_id.in_(_completions_of(conversation_id)))
         .order_by(event.c.seq)
     )
-    with reading(log.reader) as connection:
+    with reading(gateway.log.reader) as connection:
         rows = connection.execute(query).all()
     return [
-        {**row.body, "id": row.id, "seq": row.seq, "created_at": iso(row.ts), "completion_id": row.completion_id}
+        {
+            **row.body,
+            **gateway.progress_of(row.ready_seq, row.ts),
+            "id": row.id,
+            "seq": row.seq,
+            "created_at": iso(row.ts),
+            "completion_id": row.completion_id,
+        }
         for row in rows
     ]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable
-from statistics import mean, quantiles
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from statistics import mean, median, quantiles
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -17,18 +19,30 @@ from rewardloop.feedback.log.event_log import LogReader
 from rewardloop.feedback.log.schema import completion, event, feedback_current
 from rewardloop.serve.account_routes import iso
 from rewardloop.serve.gateway import Gateway, TheGateway
+from rewardloop.serve.policy import GIVEN, Activation, Policy, described
 
 router = APIRouter(tags=["page"])
 
 NEWEST: Final = 5000  # events that curves are drawn from
 HOUR_S: Final = 3600
 DAY_S: Final = 24 * HOUR_S
+ALARM_S: Final = DAY_S  # an alarm of the learner is shown for so long
+MOST_ALARMS: Final = 5  # of the learner
+MOST_VERSIONS: Final = 200  # that curves are drawn of
 
 
 @router.get("/api/dashboard")
 async def dashboard(gateway: TheGateway) -> JSONResponse:
     """Totals, the way of a judgment, curves, alarms."""
-    shown = await gateway.read(_numbers, gateway.log, gateway.preferences.settings.settling_s)
+    policy = gateway.policy
+    shown = await gateway.read(_numbers, gateway.log, gateway.preferences.settings.settling_s, policy)
+    shown |= {
+        "versions": _versions(policy),
+        "win_rate": _win_rate(policy),
+        "learner": policy.progress,
+        "active": policy.serving,
+        "paused": {"reason": policy.pause_reason, "since": iso(policy.paused_at or 0)} if policy.paused else None,
+    }
     shown["series"]["latency"] = _latency(gateway)
     shown["alarms"] = await _alarms(gateway)
     return JSONResponse(shown)
@@ -36,34 +50,59 @@ async def dashboard(gateway: TheGateway) -> JSONResponse:
 
 @router.get("/api/models")
 async def models(gateway: TheGateway) -> JSONResponse:
-    """What is being served. Versions that were learned stand here, too, once there are some."""
+    """Every version, the newest first: what was found of it, and whether it is served."""
+    state = await gateway.read(described, gateway.policy, gateway.weights)
     info = await gateway.engine.model()
-    item: dict[str, Any] = {
-        "version": f"v{info.weight_version}",
-        "title": gateway.model_title,
-        "parameters": info.parameters,
-        "context": info.context,
-        "reward_version": info.reward_version,
-        "active": True,
-        "source": "as it was given",
-        "metrics": {},
-    }
-    return JSONResponse({"items": [item]})
+    items = [
+        {
+            "version": f"v{version['version']}",
+            "title": gateway.model_title,
+            "parameters": info.parameters,
+            "context": info.context,
+            "reward_version": info.reward_version if version["active"] else version["reward_version"],
+            "active": version["active"],
+            "source": "given" if version["version"] == GIVEN else "learned",
+            "created_at": version["published_at"],
+            **{name: version[name] for name in ("digest", "feedback", "passed", "reasons", "kept", "metrics")},
+        }
+        for version in state["versions"]
+    ]
+    return JSONResponse(
+        {
+            "items": items,
+            "before": None if state["before"] is None else f"v{state['before']}",
+            **{name: state[name] for name in ("paused", "pause_reason", "trouble")},
+        }
+    )
 
 
-def _numbers(log: LogReader, settling_s: float) -> dict[str, Any]:
-    now = time.time()
+def count_settled(log: LogReader, settling_s: float, after: int = 0) -> int:
+    """Judgments that may be learned from, and became ready after this place of the log."""
+    current = feedback_current.c
+    old_enough = current.ts <= time.time() - settling_s
+    with reading(log.reader) as connection:
+        query = select(func.count()).select_from(feedback_current).where(old_enough, current.ready_seq > after)
+        return int(connection.scalar(query) or 0)
+
+
+def _numbers(log: LogReader, settling_s: float, policy: Policy) -> dict[str, Any]:
+    settled = count_settled(log, settling_s)
     with reading(log.reader) as connection:
 
         def count(query: Any) -> int:
             return int(connection.scalar(query) or 0)
 
         feedback = count(select(func.count()).select_from(feedback_current))
-        settled = count(
-            select(func.count())
-            .select_from(feedback_current)
-            .where(feedback_current.c.ts <= now - settling_s, feedback_current.c.ready_seq.is_not(None))
+        learned, live = (
+            count(select(func.count()).select_from(feedback_current).where(feedback_current.c.ready_seq <= seq))
+            for seq in (policy.learned, policy.live)
         )
+        ready = connection.execute(
+            select(feedback_current.c.ts, feedback_current.c.ready_seq)
+            .where(feedback_current.c.ready_seq <= policy.live)
+            .order_by(feedback_current.c.ready_seq.desc())
+            .limit(NEWEST)
+        ).all()
         totals = {
             "completions": count(select(func.count()).where(completion.c.finished_seq.is_not(None))),
             "feedback": feedback,
@@ -88,7 +127,13 @@ def _numbers(log: LogReader, settling_s: float) -> dict[str, Any]:
         ).all()
     return {
         "totals": totals,
-        "pipeline": {"saved": feedback, "settled": settled, "learned": 0, "live": 0, "lag_s": None},
+        "pipeline": {
+            "saved": feedback,
+            "settled": settled,
+            "learned": learned,
+            "live": live,
+            "lag_s": _lag([(row.ts, row.ready_seq) for row in ready], policy.activations),
+        },
         "series": {
             "feedback_by_kind": _by_kind([(row.ts, row.kind) for row in kinds]),
             "rating_mean": _means((row.ts, share_of_scale(row.body)) for row in ratings),
@@ -99,8 +144,36 @@ def _numbers(log: LogReader, settling_s: float) -> dict[str, Any]:
                 if str(row.body.get("reward_version", "")).startswith("phi")
             ),
         },
-        "win_rate": None,
     }
+
+
+def _lag(judged: Iterable[tuple[float, int]], activations: Sequence[Activation]) -> float | None:
+    """Median time from a judgment to the first version that was served with it, seconds; `judged`: time and place."""
+    reached = list(accumulate((each.last_seq for each in activations), max))
+    lags = []
+    for at, seq in judged:
+        first = bisect_left(reached, seq)
+        if first < len(activations):
+            lags.append(activations[first].at - at)
+    return median(lags) if lags else None
+
+
+def _versions(policy: Policy) -> dict[str, Any]:
+    """What was found of each version, as curves over their numbers."""
+    shown = [policy.versions[number] for number in sorted(policy.versions)][-MOST_VERSIONS:]
+    names = sorted({name for version in shown for name in version.metrics})
+    curves = {name: [version.metrics.get(name) for version in shown] for name in names}
+    return {
+        "version": [version.version for version in shown],
+        "metrics": {name: values for name, values in curves.items() if any(value is not None for value in values)},
+    }
+
+
+def _win_rate(policy: Policy) -> dict[str, Any] | None:
+    """Of the active version against the model as it was given."""
+    found = policy.versions[policy.serving].metrics if policy.serving in policy.versions else {}
+    value, low, high = (found.get(f"held_out/win_rate{end}") for end in ("", "_low", "_high"))
+    return None if value is None or low is None or high is None else {"value": value, "low": low, "high": high}
 
 
 def share_of_scale(body: dict[str, Any]) -> float:
@@ -159,10 +232,18 @@ def _latency(gateway: Gateway) -> dict[str, Any]:
 
 
 async def _alarms(gateway: Gateway) -> list[dict[str, Any]]:
+    now = time.time()
     alarms = []
     if not await gateway.engine.healthy():
-        alarms.append(("engine", "high", "The engine is not answering; it is started again by itself."))
+        alarms.append(("engine", "high", "The engine is not answering; it is started again by itself.", now))
     if gateway.writer.backlog > 1000:
-        alarms.append(("backlog", "medium", f"{gateway.writer.backlog} writes are waiting for the disk."))
-    now = iso(time.time())
-    return [{"id": name, "severity": severity, "text": text, "since": now} for name, severity, text in alarms]
+        alarms.append(("backlog", "medium", f"{gateway.writer.backlog} writes are waiting for the disk.", now))
+    policy = gateway.policy
+    if policy.trouble is not None:
+        alarms.append(("policy", "high", policy.trouble, now))
+    if policy.paused:
+        why = policy.pause_reason or "no reason given"
+        alarms.append(("paused", "medium", f"Learning is paused: {why}", policy.paused_at or now))
+    newest = [alarm for alarm in reversed(policy.alarms) if now - alarm.at < ALARM_S][:MOST_ALARMS]
+    alarms += [(alarm.id, "high", alarm.text, alarm.at) for alarm in newest]
+    return [{"id": name, "severity": severity, "text": text, "since": iso(at)} for name, severity, text, at in alarms]

@@ -43,7 +43,7 @@ async def search(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> JSONResponse:
     """Judgments, the newest first, with what they are about."""
-    found = await gateway.read(_search, gateway.log, kind, annotator, q, after, limit)
+    found = await gateway.read(_search, gateway, kind, annotator, q, after, limit)
     following = found[-1]["seq"] if len(found) == limit else None
     return JSONResponse({"items": [_named(gateway, each) for each in found], "next": following})
 
@@ -70,7 +70,7 @@ def _unknown(log: LogReader, subject_id: str) -> bool:
 
 
 def _search(
-    log: LogReader, kind: str | None, annotator: str | None, words: str | None, before: int | None, limit: int
+    gateway: Gateway, kind: str | None, annotator: str | None, words: str | None, before: int | None, limit: int
 ) -> list[dict[str, Any]]:
     conditions = [event.c.kind == "feedback.created"]
     if kind is not None:
@@ -84,10 +84,11 @@ def _search(
     if before is not None:
         conditions.append(event.c.seq < before)
     query = select(*EVENT_COLUMNS).where(*conditions).order_by(event.c.seq.desc()).limit(limit)
-    with reading(log.reader) as connection:
+    with reading(gateway.log.reader) as connection:
         events = [as_event(row) for row in connection.execute(query)]
         ids = [each.id for each in events]
-        standing = set(connection.scalars(select(feedback_current.c.id).where(feedback_current.c.id.in_(ids))))
+        current = select(feedback_current.c.id, feedback_current.c.ready_seq).where(feedback_current.c.id.in_(ids))
+        standing = {row.id: row.ready_seq for row in connection.execute(current)}
         targets = connection.execute(
             select(feedback_target).where(feedback_target.c.feedback_id.in_(ids)).order_by(feedback_target.c.place)
         ).all()
@@ -97,7 +98,11 @@ def _search(
     for row in targets:
         if (stored := completions.get((row.completion_id, row.choice))) is not None:
             about.setdefault(row.feedback_id, []).append(stored)
-    return [_shown(each, about.get(each.id, []), standing=each.id in standing) for each in events]
+    return [
+        _shown(each, about.get(each.id, []))
+        | (gateway.progress_of(standing[each.id], each.ts) if each.id in standing else {"status": "retracted"})
+        for each in events
+    ]
 
 
 def _mentions(words: str) -> Any:
@@ -115,7 +120,7 @@ def _mentions(words: str) -> Any:
     return or_(type_coerce(event.c.body, Text).like(pattern, escape="\\"), event.c.id.in_(about))
 
 
-def _shown(each: Event, about: list[Any], *, standing: bool) -> dict[str, Any]:
+def _shown(each: Event, about: list[Any]) -> dict[str, Any]:
     return {
         "seq": each.seq,
         "id": each.id,
@@ -127,7 +132,6 @@ def _shown(each: Event, about: list[Any], *, standing: bool) -> dict[str, Any]:
         "completion": about[0].completion.text if about else None,
         "completions": [stored.completion.text for stored in about],
         "body": each.body,
-        "status": ("saved" if about else "waiting") if standing else "retracted",
     }
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import httpx2
@@ -16,6 +17,7 @@ from rewardloop.serve.errors import ApiError
 
 CONNECT_S: Final = 2.0
 ANSWER_S: Final = 10.0  # for what an engine knows without thinking
+WEIGHTS_S: Final = 120.0  # for reading and verifying a version; a million parameters take a tenth of a second
 SILENCE_S: Final = 60.0  # longest wait for the next token
 KNOWN_S: Final = 1.0  # how long what the engine said of its model is taken as it was
 
@@ -109,6 +111,19 @@ class EngineClient:
             parameters=first.get("parameters"),
             reward_version=first.get("reward_version"),
         )
+
+    async def load_weights(self, manifest: Path | None) -> None:
+        """Serve this version from the next token on; None: the model as it was given.
+
+        Raises ApiError: 409 with the engine's words where it refuses and goes on as before, 503 where it is not there.
+        """
+        with _unreachable_is_503():
+            given = {"manifest": None if manifest is None else str(manifest.resolve())}
+            reply = await self._http.post("/weights", json=given, timeout=WEIGHTS_S)
+        async with self._asking:
+            self._known = None
+        if reply.status_code != 200:
+            raise ApiError(409, _message(reply.status_code, reply.content), param="version", code="engine_refused")
 
     async def healthy(self) -> bool:
         try:
@@ -205,11 +220,16 @@ def _piece(choice: Mapping[str, Any]) -> Piece:
     return Piece(choice["index"], text or "", _tokens(choice), rewards, choice.get("finish_reason"))
 
 
-def _refusal(status: int, body: bytes, headers: Mapping[str, str]) -> ApiError:
+def _message(status: int, body: bytes) -> str:
+    """What the engine says of its refusal."""
     try:
-        message = str(json.loads(body)["error"]["message"])
+        return str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        message = f"the engine answered with status {status}"
+        return f"the engine answered with status {status}"
+
+
+def _refusal(status: int, body: bytes, headers: Mapping[str, str]) -> ApiError:
+    message = _message(status, body)
     if status == 429:
         return ApiError(429, message, code="engine_full", headers={"retry-after": headers.get("retry-after", "1")})
     if status < 500:

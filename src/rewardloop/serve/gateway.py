@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final, ParamSpec, TypeVar, cast
@@ -15,6 +16,7 @@ from starlette.requests import HTTPConnection
 from rewardloop.feedback.log.event_log import EventLog
 from rewardloop.feedback.log.events import KINDS, Appended, Event, NewEvent, stored_event
 from rewardloop.feedback.log.writer import Writer
+from rewardloop.loop.manifests import WEIGHTS
 from rewardloop.serve.access import NOBODY, Caller, access_of, authorize
 from rewardloop.serve.accounts import KEY_PREFIX, Accounts
 from rewardloop.serve.engine_client import EngineClient
@@ -23,13 +25,20 @@ from rewardloop.serve.hub import Hub
 from rewardloop.serve.limits import Limits
 from rewardloop.serve.passwords import Passwords
 from rewardloop.serve.people import People
+from rewardloop.serve.policy import Policy
 from rewardloop.serve.preferences import Preferences
 from rewardloop.serve.queue import Queue
 from rewardloop.serve.telemetry import Telemetry
 from rewardloop.serve.tickets import TICKET_PREFIX, Tickets
 
 COOKIE: Final = "rewardloop_session"
-KEPT_KINDS: Final = ("auth.", "settings.", "queue.", "annotator.")  # of which the present state is kept in memory
+KEPT_KINDS: Final = (
+    "auth.",
+    "settings.",
+    "queue.",
+    "annotator.",
+    "policy.",
+)  # of which the present state is kept in memory
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,9 +54,11 @@ class Gateway:
     model_title: str
     has_world: bool = False  # the model talks about the sandbox's town
     setup_token: str | None = None
+    operators: Mapping[str, str] = field(default_factory=dict)  # programs that run this place, and their secrets
     accounts: Accounts = field(default_factory=Accounts)
     preferences: Preferences = field(default_factory=Preferences)
     queue: Queue = field(default_factory=Queue)
+    policy: Policy = field(default_factory=Policy)
     limits: Limits = field(default_factory=Limits)
     passwords: Passwords = field(default_factory=Passwords)
     telemetry: Telemetry = field(default_factory=Telemetry)
@@ -57,9 +68,15 @@ class Gateway:
         self.tickets = Tickets.of(self.data)
         self.setting_up = asyncio.Lock()
         self.handing_out = asyncio.Lock()
+        self.activating = asyncio.Lock()
         self.people = People(self.log)
         self.hub = Hub(lambda: self.preferences.settings.settling_s)
         self._replay()
+
+    @property
+    def weights(self) -> Path:
+        """The registry of versions (`loop.manifests`)."""
+        return self.data / WEIGHTS
 
     async def append(self, *events: NewEvent) -> list[Appended]:
         """Store events, all or none; returns after the commit, when they have had their effect here, too.
@@ -70,6 +87,8 @@ class Gateway:
         for given, appended in zip(events, stored, strict=True):
             if appended.outcome == "stored" and given.kind.startswith(KEPT_KINDS):
                 self._apply(stored_event(given, seq=appended.seq, event_id=appended.id, ts=appended.ts))
+                if given.kind.startswith("policy."):
+                    self.hub.tell_all("policy", **self.policy.news())
         return stored
 
     async def read(self, question: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -83,14 +102,33 @@ class Gateway:
         self.log.close()
 
     def identify(self, connection: HTTPConnection) -> Caller:
-        """Who is asking: an API key or ticket in the header, or a session in the cookie."""
+        """Who is asking: an API key, ticket or operator's secret in the header, or a session in the cookie."""
         scheme, _, secret = connection.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             if secret.startswith(TICKET_PREFIX):
                 return self.tickets.caller(secret) or NOBODY
-            return (secret.startswith(KEY_PREFIX) and self.accounts.by_key(secret)) or NOBODY
+            if secret.startswith(KEY_PREFIX):
+                return self.accounts.by_key(secret) or NOBODY
+            return self._operator(secret) or NOBODY
         account = self.accounts.by_session(connection.cookies.get(COOKIE, ""))
         return account.caller if account is not None else NOBODY
+
+    def _operator(self, secret: str) -> Caller | None:
+        """The program that holds this secret."""
+        for name, known in self.operators.items():
+            if hmac.compare_digest(known.encode(), secret.encode()):
+                return Caller("system", name, name)
+        return None
+
+    def progress_of(self, ready_seq: int | None, given_at: float) -> dict[str, str]:
+        """How far a judgment has come: its status, and the version where it is live.
+
+        `given_at`: seconds since 1970. `ready_seq`: the place of the log where it became complete; None where its
+        answer is not there yet.
+        """
+        settled = time.time() - given_at >= self.preferences.settings.settling_s
+        status = self.policy.stage(ready_seq, settled)
+        return {"status": status, **({"version": f"v{self.policy.serving}"} if status == "live" else {})}
 
     def forget(self, account_id: str) -> None:
         """After an erasure: nothing of this person is left in memory either."""
@@ -113,6 +151,7 @@ class Gateway:
         self.accounts.apply(event)
         self.preferences.apply(event)
         self.queue.apply(event)
+        self.policy.apply(event)
         self.people.apply(event)
 
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from rewardloop.serve.dashboard import count_settled
 from rewardloop.serve.gateway import TheGateway
 
 router = APIRouter(tags=["health"])
@@ -28,6 +29,9 @@ async def ready(gateway: TheGateway) -> JSONResponse:
 async def metrics(gateway: TheGateway) -> Response:
     """Everything measured, in Prometheus' text form."""
     gateway.telemetry.backlog.set(gateway.writer.backlog)
+    settling_s = gateway.preferences.settings.settling_s
+    to_learn = await gateway.read(count_settled, gateway.log, settling_s, gateway.policy.learned)
+    gateway.telemetry.show_policy(gateway.policy, to_learn)
     return Response(gateway.telemetry.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

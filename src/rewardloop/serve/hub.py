@@ -85,6 +85,11 @@ class Hub:
             if tab.account_id == account_id:
                 tab.say(kind, **values)
 
+    def tell_all(self, kind: str, **values: Any) -> None:
+        """Something for everybody."""
+        for tab in self._tabs.values():
+            tab.say(kind, **values)
+
     def tell_feedback(self, caller: Caller, stored: Appended) -> None:
         """How far a judgment has come: saved now, settled in a while."""
         if caller.kind == "user":

@@ -7,6 +7,8 @@ from collections import deque
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from rewardloop.serve.policy import Policy
+
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -40,9 +42,29 @@ class Telemetry:
             "rewardloop_weight_version", "Weights that spoke the newest token", registry=registry
         )
 
+        self.policy_metric = Gauge(
+            "rewardloop_policy_metric", "Of the newest version, as docs/metrics.md has it", ["name"], registry=registry
+        )
+        self.newest_version = Gauge("rewardloop_policy_newest_version", "Newest version there is", registry=registry)
+        self.active_version = Gauge("rewardloop_policy_active_version", "Version that is served", registry=registry)
+        self.paused = Gauge("rewardloop_learning_paused", "1 while learning rests", registry=registry)
+        self.to_learn = Gauge("rewardloop_learner_backlog", "Settled judgments in no version yet", registry=registry)
+
     def saw_first_token(self, seconds: float) -> None:
         self.first_token_seconds.observe(seconds)
         self.first_tokens.append((time.time(), seconds))
+
+    def show_policy(self, policy: Policy, to_learn: int) -> None:
+        """The state of the policy; `to_learn`: settled judgments in no version yet."""
+        newest = policy.newest
+        self.policy_metric.clear()
+        for name, value in (newest.metrics if newest else {}).items():
+            if value is not None:
+                self.policy_metric.labels(name).set(value)
+        self.newest_version.set(newest.version if newest else 0)
+        self.active_version.set(policy.serving)
+        self.paused.set(policy.paused)
+        self.to_learn.set(to_learn)
 
     def text(self) -> bytes:
         """Everything, as Prometheus reads it."""

@@ -154,18 +154,33 @@ export type Annotator = {
 };
 
 export type Numbers = (number | null)[];
+export type Curves = { t: (number | string)[]; mean: Numbers; low: Numbers; high: Numbers };
+/** What the learner is doing now. */
+export type Progress = {
+  phase: string;
+  iteration?: number;
+  of?: number;
+  version?: number;
+  judgments?: number;
+  last_seq?: number;
+  because?: string;
+  at?: string;
+};
 export type Dashboard = {
   totals: { completions: number; feedback: number; people: number; conversations: number };
   pipeline: { saved: number; settled: number; learned: number; live: number; lag_s: number | null };
   series: {
     feedback_by_kind?: { t: (number | string)[]; kinds: Record<string, Numbers> };
-    reward?: { t: (number | string)[]; mean: Numbers; low: Numbers; high: Numbers };
+    reward?: Curves;
     length?: { t: (number | string)[]; mean: Numbers };
-    rating_mean?: { t: (number | string)[]; mean: Numbers; low: Numbers; high: Numbers };
+    rating_mean?: Curves;
     latency?: { t: (number | string)[]; ttft_p50: Numbers; ttft_p95: Numbers };
-    kl?: { t: (number | string)[]; mean: Numbers; low: Numbers; high: Numbers };
   };
+  // By the names of docs/metrics.md, one figure for each version.
+  versions?: { version: number[]; metrics: Record<string, Numbers> };
   win_rate: null | { value: number; low: number; high: number; against?: string };
+  learner?: Progress | null;
+  paused?: { reason: string; since: string } | null;
   alarms: { id: string; severity: "info" | "warning" | "critical" | string; text: string; since: string }[];
 };
 
@@ -173,12 +188,25 @@ export type ModelVersion = {
   version: string;
   title: string;
   parameters: number;
-  digest?: string;
-  created_at?: string;
+  digest?: string | null;
+  created_at?: string | null;
   active: boolean;
   source: string;
+  feedback?: number;
+  passed?: boolean | null; // what the gate said
+  reasons?: string[];
+  kept?: boolean; // its weights are still there
   metrics: Record<string, number | string | null>;
 };
+export type Versions = {
+  items: ModelVersion[];
+  before?: string | null; // where a roll-back goes
+  paused?: boolean;
+  pause_reason?: string;
+  trouble?: string | null;
+};
+/** How far versions have learned, as places in the log: up to `learned` by the newest, up to `live` by the one in use. */
+export type PolicyNews = { learned: number; live: number; active: number; paused: boolean };
 
 export type DataRow = {
   seq: number;
@@ -261,7 +289,8 @@ export type ServerMessage = { s?: number } & (
     }
   | { type: "failed"; request: string; error: ErrorBody }
   | { type: "feedback"; id: string; status: Status; version?: string }
-  | { type: "model"; version: string }
+  | ({ type: "policy" } & PolicyNews)
+  | ({ type: "learner" } & Progress)
   | ({ type: "state" } & Partial<State>)
   | { type: "pong" }
 );

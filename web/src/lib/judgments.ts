@@ -1,5 +1,5 @@
 // What this person has said about each answer, and how far it has come: sending, saved, learned, live.
-import { signal } from "@preact/signals";
+import { effect, signal, untracked } from "@preact/signals";
 import type { ApiError } from "./api";
 import { call } from "./api";
 import type {
@@ -14,11 +14,13 @@ import type {
 } from "./contract";
 import { IndexedDrawer } from "./drawer";
 import { type Letter, Outbox } from "./outbox";
+import { policy, stageOf } from "./policy";
 import { socket } from "./socket";
 
 export type Said = {
   key: string;
   id: string | null;
+  seq: number | null; // its place in the log, once that is known
   body: FeedbackBody;
   status: Status;
   version?: string;
@@ -71,7 +73,7 @@ export function deliver(
   body: FeedbackBody,
   key: string = crypto.randomUUID(),
 ): Promise<Receipt> {
-  note({ key, id: null, body, status: "sending" });
+  note({ key, id: null, seq: null, body, status: "sending" });
   givenToday.value += 1;
   return outbox.post({ key, method: "POST", path, body }) as Promise<Receipt>;
 }
@@ -129,7 +131,7 @@ export function recallLetters(letters: readonly Letter[]): void {
   const known = new Set([...said.value.values()].flat().map((one) => one.key));
   for (const { key, path, body, method } of letters.filter((letter) => !known.has(letter.key)))
     if (method === "POST" && path === PATH)
-      note({ key, id: null, body: body as FeedbackBody, status: "sending" });
+      note({ key, id: null, seq: null, body: body as FeedbackBody, status: "sending" });
   newest.value = null;
 }
 
@@ -139,6 +141,7 @@ function fromStored(stored: Feedback): Said {
   return {
     key: stored.id,
     id: stored.id,
+    seq: stored.seq,
     body,
     status: stored.status ?? "saved",
     ...(stored.version && { version: stored.version }),
@@ -149,9 +152,35 @@ function delivered(letter: Letter, reply: Receipt | null): void {
   if (letter.method === "DELETE" || !reply) return;
   change((one) => one.key === letter.key && isForward(one.status, "saved"), {
     id: reply.id,
+    seq: reply.seq,
     status: reply.status === "waiting" ? "waiting" : "saved",
   });
+  moveOn();
 }
+
+/** Shows which judgments are in a version by now: learned, or live where it is the one in use. */
+function moveOn(): void {
+  const news = policy.value;
+  if (!news) return;
+  const version = `v${news.active}`;
+  const moved = (one: Said): Said => {
+    const status = stageOf(one.status, one.seq, news);
+    if (status === "live")
+      return one.status === status && one.version === version ? one : { ...one, status, version };
+    // After a roll-back a judgment is learned, and no longer live.
+    if (status !== one.status) return { ...one, status };
+    return one;
+  };
+  const map = new Map([...said.value].map(([address, list]) => [address, list.map(moved)]));
+  const same = [...map].every(([address, list]) =>
+    list.every((one, at) => one === said.value.get(address)?.[at]),
+  );
+  if (!same) said.value = map;
+}
+
+effect(() => {
+  if (policy.value) untracked(moveOn);
+});
 
 const isForward = (from: Status, to: Status) => ORDER.indexOf(to) > ORDER.indexOf(from) || from === "refused";
 

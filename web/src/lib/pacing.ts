@@ -99,7 +99,7 @@ async function sendMark(
       }),
     );
     if (!ack.ok) throw new Error(typeof ack.error === "string" ? ack.error : ack.error?.message);
-    note({ key, id: null, body, status: "saved" });
+    note({ key, id: null, seq: ack.seq ?? null, body, status: "saved" });
     change((one) => one.key === key, { status: "saved" });
   } catch {
     await deliver(PATH, body, key).catch(complain);

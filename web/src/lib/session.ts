@@ -71,8 +71,8 @@ socket.onBroken = () => void refresh();
 
 socket.listen((message) => {
   if (!state.value) return;
-  if (message.type === "model" && state.value.model)
-    state.value = { ...state.value, model: { ...state.value.model, weight_version: message.version } };
+  if (message.type === "policy" && state.value.model)
+    state.value = { ...state.value, model: { ...state.value.model, weight_version: `v${message.active}` } };
   if (message.type === "state") {
     const { type: _type, s: _s, ...changed } = message;
     state.value = { ...state.value, ...changed };

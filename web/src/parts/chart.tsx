@@ -8,6 +8,7 @@ import { color, theme } from "../lib/theme";
 export type Curve = { label: string; values: Numbers; tone: string; dash?: number[]; stepped?: boolean };
 export type ChartData = {
   t: (number | string)[];
+  versions?: boolean; // `t` are numbers of versions, no times
   curves: Curve[];
   band?: { low: Numbers; high: Numbers; tone: string };
 };
@@ -56,6 +57,7 @@ function options(data: ChartData, width: number, height: number): uPlot.Options 
   return {
     width,
     height,
+    ...(data.versions && { scales: { x: { time: false } } }),
     series,
     bands,
     legend: { show: false },
@@ -67,19 +69,24 @@ function options(data: ChartData, width: number, height: number): uPlot.Options 
         grid: { show: false },
         space: 70,
         size: 26,
-        values: (_plot, splits) => splits.map(clock(splits)),
+        ...(data.versions && { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] }),
+        values: (_plot, splits) => splits.map(data.versions ? named : clock(splits)),
       },
       {
         ...axis,
         size: 44,
-        values: (_plot, splits) =>
-          splits.map((value) =>
-            Math.abs(value) >= 1000 ? compact(value) : number(value, Number.isInteger(value) ? 0 : 1),
-          ),
+        values: (_plot, splits) => {
+          const digits = digitsOf((splits[1] ?? 1) - (splits[0] ?? 0));
+          return splits.map((value) => (Math.abs(value) >= 1000 ? compact(value) : number(value, digits)));
+        },
       },
     ],
   };
 }
+
+/** How many digits tell marks apart that lie `step` from each other. */
+const digitsOf = (step: number): number =>
+  [0, 1, 2, 3].find((digits) => Math.abs(step * 10 ** digits - Math.round(step * 10 ** digits)) < 1e-6) ?? 4;
 
 function clock(splits: number[]): (second: number) => string {
   const long = (splits.at(-1) ?? 0) - (splits[0] ?? 0) > 2 * 86_400;
@@ -90,9 +97,11 @@ function clock(splits: number[]): (second: number) => string {
   return (second) => format.format(second * 1000);
 }
 
+const named = (version: number): string => `v${version}`;
+
 function draw(Plot: typeof uPlot, around: HTMLElement, data: ChartData, height: number): () => void {
   const values: uPlot.AlignedData = [
-    data.t.map(secondsOf),
+    data.versions ? data.t.map(Number) : data.t.map(secondsOf),
     ...data.curves.map((curve) => curve.values),
     ...(data.band ? [data.band.high, data.band.low] : []),
   ];

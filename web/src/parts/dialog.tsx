@@ -89,3 +89,27 @@ export function Ask(props: {
     </Dialog>
   );
 }
+
+/** A yes or no before something that everybody notices. */
+export function Confirm(props: {
+  title: string;
+  text: string;
+  action: string;
+  onYes: () => void;
+  onClose: () => void;
+}) {
+  const { title, text, action, onYes, onClose } = props;
+  return (
+    <Dialog title={title} onClose={onClose}>
+      <p>{text}</p>
+      <div class="row end">
+        <button type="button" class="quiet" onClick={onClose}>
+          {t("cancel")}
+        </button>
+        <button type="button" class="primary" onClick={onYes}>
+          {action}
+        </button>
+      </div>
+    </Dialog>
+  );
+}

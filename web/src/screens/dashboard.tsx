@@ -1,8 +1,9 @@
 import { useEffect } from "preact/hooks";
 import { get } from "../lib/api";
-import type { Dashboard as Figures, Numbers } from "../lib/contract";
-import { ago, number, percent, t, word } from "../lib/i18n";
+import type { Dashboard as Figures, Numbers, Progress } from "../lib/contract";
+import { ago, type Key, number, percent, t, word } from "../lib/i18n";
 import { givenToday } from "../lib/judgments";
+import { learner, policy } from "../lib/policy";
 import { model } from "../lib/session";
 import { Head, Loaded, useLoad } from "../parts/basics";
 import { Chart, type ChartData, Interval, secondsOf } from "../parts/chart";
@@ -13,7 +14,7 @@ const REFRESH_MS = 15_000;
 const TONES = ["blue", "orange", "accent", "plum", "soft"];
 
 export function Dashboard() {
-  const figures = useLoad(() => get<Figures>("/api/dashboard"));
+  const figures = useLoad(() => get<Figures>("/api/dashboard"), [policy.value]);
   useEffect(() => {
     const clock = setInterval(() => document.hidden || void figures.reload(), REFRESH_MS);
     return () => clearInterval(clock);
@@ -49,6 +50,19 @@ function Board({ found }: { found: Figures }) {
         <Town lit={Math.max(givenToday.value, Math.min(40, Math.round(totals.feedback ** 0.55)))} />
       </section>
       <Pipeline pipeline={found.pipeline} />
+      <section class="card learning">
+        <h2>{t("learning")}</h2>
+        <Doing paused={found.paused ?? null} progress={learner.value ?? found.learner ?? null} />
+        {win_rate ? (
+          <p class="win-rate">
+            <b>{percent(win_rate.value)}</b>{" "}
+            <Interval value={win_rate.value} low={win_rate.low} high={win_rate.high} />{" "}
+            {t("learning.win_rate", { low: percent(win_rate.low), high: percent(win_rate.high) })}
+          </p>
+        ) : (
+          <p class="soft">{t("learning.not_yet", { version: model.value?.weight_version ?? "v0" })}</p>
+        )}
+      </section>
       <div class="charts">
         <Chart
           title={t("chart.feedback")}
@@ -74,22 +88,85 @@ function Board({ found }: { found: Figures }) {
               : null
           }
         />
-        {series.kl && <Chart title={t("chart.kl")} data={banded(series.kl, t("chart.kl"), "orange")} />}
       </div>
-      <section class="card learning">
-        <h2>{t("learning")}</h2>
-        {win_rate ? (
-          <p class="win-rate">
-            <b>{percent(win_rate.value)}</b>{" "}
-            <Interval value={win_rate.value} low={win_rate.low} high={win_rate.high} />{" "}
-            {t("learning.win_rate", { low: percent(win_rate.low), high: percent(win_rate.high) })}
-          </p>
-        ) : (
-          <p class="soft">{t("learning.not_yet", { version: model.value?.weight_version ?? "v0" })}</p>
-        )}
-      </section>
+      {found.versions && <VersionCurves of={found.versions} />}
     </>
   );
+}
+
+/** What the learner is doing now, or why it rests. */
+function Doing({ paused, progress }: { paused: Figures["paused"]; progress: Progress | null }) {
+  if (paused)
+    return (
+      <p class="doing">
+        <span class="badge warn">{t("learning.paused")}</span> {word("pause", paused.reason)}{" "}
+        <time class="soft">{ago(paused.since)}</time>
+      </p>
+    );
+  if (!progress) return null;
+  const { phase, iteration, of, because, judgments, at } = progress;
+  return (
+    <p class="doing" aria-live="polite">
+      <span class="badge good">{word("phase", phase)}</span>
+      {iteration !== undefined && of !== undefined && (
+        <span>{t("learning.iteration", { iteration, of })}</span>
+      )}
+      {because && <span>{word("because", because)}</span>}
+      {judgments !== undefined && <span class="soft">{t("learning.judgments", { n: judgments })}</span>}
+      {at && <time class="soft">{ago(at)}</time>}
+    </p>
+  );
+}
+
+type VersionFigures = NonNullable<Figures["versions"]>;
+
+// Title, unit, and which figures of docs/metrics.md it shows; the first one with an interval where there is one.
+const VERSION_CHARTS: [Key, Key | null, string[]][] = [
+  ["chart.win_rate", "chart.against_start", ["held_out/win_rate"]],
+  ["chart.kl", "chart.nats", ["policy/kl"]],
+  ["chart.proxy", "chart.sd", ["held_out/proxy", "reward/score"]],
+  ["chart.judge", null, ["held_out/reward"]],
+  ["chart.version_length", "chart.characters", ["text/length"]],
+  ["chart.foresight", null, ["potential/explained_variance", "potential/gae_lambda"]],
+  ["chart.entropy", "chart.nats_token", ["policy/entropy"]],
+  ["chart.defects", "chart.shares", ["held_out/wrong_facts", "held_out/topic_drift", "held_out/rudeness"]],
+];
+
+function VersionCurves({ of }: { of: VersionFigures }) {
+  const charts = VERSION_CHARTS.map(([title, unit, names]) => ({
+    title,
+    unit,
+    data: versionData(of, names),
+  }));
+  const drawn = charts.filter(({ data }) => data !== null);
+  if (!drawn.length) return null;
+  return (
+    <section class="by-version" aria-label={t("learning.by_version")}>
+      <h2>{t("learning.by_version")}</h2>
+      <div class="charts">
+        {drawn.map(({ title, unit, data }) => (
+          <Chart key={title} title={t(title)} data={data} {...(unit && { unit: t(unit) })} />
+        ))}
+      </div>
+    </section>
+  );
+}
+
+function versionData({ version, metrics }: VersionFigures, names: string[]): ChartData | null {
+  const known = names.filter((name) => metrics[name]);
+  if (!known.length) return null;
+  const [low, high] = ["low", "high"].map((end) => metrics[`${known[0]}_${end}`]);
+  return {
+    t: version,
+    versions: true,
+    curves: known.map((name, at) => ({
+      label: word("figure", name),
+      values: metrics[name]!,
+      tone: TONES[at]!,
+      ...(at > 0 && { dash: [7 - at, at + 1] }),
+    })),
+    ...(low && high && { band: { low, high, tone: TONES[0]! } }),
+  };
 }
 
 function Pipeline({ pipeline }: { pipeline: Figures["pipeline"] }) {

@@ -7,7 +7,8 @@ In the shape of a vLLM server (`wire`), so that one can take its place by URL:
     POST /v1/completions     a text or token ids to be continued; SSE with `stream`
     POST /v1/chat/completions
     POST /tokenize           {"prompt"} or {"messages"} -> {"tokens", "count", "max_model_len"}
-    POST /weights            {"manifest": path}: verify the safetensors by digest, then replace between two steps
+    POST /weights            {"manifest": path}: verify the safetensors by digest, then replace between two steps; with
+                             {"manifest": null} it is again the model as it was given
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import asyncio
 import contextlib
 import secrets
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,10 @@ from starlette.routing import Route
 from rewardloop.errors import ConfigError, ModelError, RewardLoopError, StoreError
 from rewardloop.evaluate.foresight import load_potential, potential_version
 from rewardloop.hardware import set_up_threads
+from rewardloop.loop.manifests import POTENTIAL, Manifest, active_version, manifest_path, read_manifest
 from rewardloop.loop.processes.engine_thread import CrowdedError, EngineThread, Said
 from rewardloop.loop.processes.lifeline import hold_on
-from rewardloop.loop.processes.token_rewards import Foresight, TokenRewarder, Typicality
+from rewardloop.loop.processes.token_rewards import Foresight, Reference, TokenRewarder, Typicality
 from rewardloop.loop.processes.wire import (
     SSE_END,
     ChatRequest,
@@ -47,9 +49,10 @@ from rewardloop.loop.processes.wire import (
     prompt_of,
     sse,
 )
-from rewardloop.loop.weights import open_part, read_manifest
-from rewardloop.models.language_model import LanguageModel, load_language_model
+from rewardloop.loop.weights import open_part
+from rewardloop.models.language_model import load_language_model
 from rewardloop.models.text_stream import TextStream
+from rewardloop.reward.potential import Potential, state_width
 from rewardloop.rollout.engine import Engine, Request
 
 SLOTS = 32
@@ -64,14 +67,26 @@ class Told:
     error: Exception | None = None
 
 
-class EngineServer:
-    """Answers requests by one engine."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Learned:
+    """A version of what is served, read and verified."""
 
-    def __init__(self, lm: LanguageModel, engine: Engine, rewarder: TokenRewarder | None, name: str) -> None:
-        self.lm = lm
+    version: int
+    tensors: Mapping[str, torch.Tensor]  # as in the model's state_dict
+    rewarder: TokenRewarder
+
+
+class EngineServer:
+    """Answers requests by one engine. `reference` is the model as it was given, which no version changes."""
+
+    def __init__(self, reference: Reference, engine: Engine, rewarder: TokenRewarder, name: str) -> None:
+        self.lm = reference.lm
         self.engine = engine
         self.rewarder = rewarder
         self.name = name
+        self._reference = reference
+        self._given = Learned(0, self.lm.model.state_dict(), rewarder)
+        self._replacing = asyncio.Lock()
         self._thread: EngineThread | None = None
 
     @property
@@ -81,7 +96,7 @@ class EngineServer:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        self._thread = EngineThread(self.engine, self.rewarder)
+        self._thread = EngineThread(self.engine)
         yield
         self._thread.close()
 
@@ -90,10 +105,21 @@ class EngineServer:
         prompt_ids = self.lm.encode_completion("a")[:1]
         wanted = Request(prompt="", prompt_ids=prompt_ids, max_tokens=min(4, self.lm.context - 2), seed=0)
         (said,) = self.engine.generate([wanted])
-        if self.rewarder is not None:
-            stream = self.rewarder.begin(prompt_ids)
-            for token_id in said.token_ids:
-                stream.extend(token_id)
+        stream = self.rewarder.begin(prompt_ids)
+        for token_id in said.token_ids:
+            stream.extend(token_id)
+
+    def restore(self, weights: Path) -> None:
+        """Begin with the version that is active in this registry, if one is; before `lifespan`.
+
+        Raises StoreError and ModelError where it cannot be used; then the model is as it was given.
+        """
+        version = active_version(weights)
+        if version is None or (version == 0 and not manifest_path(weights, 0).exists()):
+            return
+        learned = self._read(read_manifest(manifest_path(weights, version)))
+        self.engine.load_weights(learned.tensors, learned.version)
+        self.rewarder = learned.rewarder
 
     # ------------------------------------------------------------ routes
 
@@ -112,7 +138,7 @@ class EngineServer:
             "weight_version": self.engine.weight_version,
             "chat": bool(self.lm.tokenizer.chat_template),
             "parameters": sum(weight.numel() for weight in self.lm.model.parameters()),
-            "reward_version": None if self.rewarder is None else self.rewarder.version,
+            "reward_version": self.rewarder.version,
         }
         return JSONResponse({"object": "list", "data": [described]})
 
@@ -130,12 +156,36 @@ class EngineServer:
 
     async def weights(self, http: HttpRequest) -> Response:
         try:
-            manifest = read_manifest(Path((await http.json())["manifest"]))
+            path = (await http.json())["manifest"]
+            manifest = None if path is None else read_manifest(Path(path))
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError('{"manifest": "path of a manifest"} is expected') from error
-        tensors = await asyncio.to_thread(open_part, manifest)
-        await self.thread.load_weights(tensors, manifest.version)
-        return JSONResponse({"version": manifest.version, "digest": manifest.digest})
+        async with self._replacing:  # whoever came last has the last word
+            learned = self._given if manifest is None else await asyncio.to_thread(self._read, manifest)
+            await self.thread.load_weights(learned.tensors, learned.version)
+            self.rewarder = learned.rewarder
+        return JSONResponse({"version": learned.version, "digest": manifest and manifest.digest})
+
+    def _read(self, manifest: Manifest) -> Learned:
+        """A version, every part verified. Raises StoreError, ModelError."""
+        tensors = open_part(manifest)
+        if broken := [name for name, value in tensors.items() if not bool(value.isfinite().all())]:
+            raise ModelError(f"version {manifest.version} is not finite in {broken[0]}; go back to an earlier version")
+        return Learned(manifest.version, tensors, self._foresight(manifest) or self._given.rewarder)
+
+    def _foresight(self, manifest: Manifest) -> TokenRewarder | None:
+        """What foresees rewards with this version; None where it learned nothing of that kind."""
+        if POTENTIAL not in manifest.parts:
+            return None
+        try:
+            potential = Potential.from_tensors(open_part(manifest, POTENTIAL))
+        except KeyError as error:
+            raise ModelError(f"the potential of version {manifest.version} lacks {error}") from error
+        width, expected = potential.weights_E.numel() - 1, state_width(self.lm.model.config.hidden_size)
+        if width != expected or not bool(potential.weights_E.isfinite().all()):
+            raise ModelError(f"the potential of version {manifest.version} reads {width} columns, not {expected}")
+        _ = self._reference.decoder  # laid out here, so that no answer waits for it
+        return Foresight(self._reference, potential, potential_version(potential))
 
     # ------------------------------------------------------------ answers
 
@@ -147,20 +197,25 @@ class EngineServer:
         if not request.stream:
             raise ConfigError("stream: given false; the engine answers in streams alone, set it to true")
         prompt_ids = self._encode(request)
-        version = self.rewarder.version if request.rewards and self.rewarder else None
+        rewarder = self.rewarder if request.rewards else None  # one for all choices, to the end of the last one
+        version = None if rewarder is None else rewarder.version
         chat = isinstance(request, ChatRequest)
         renderer = Renderer(f"engine-{secrets.token_hex(8)}", self.name, chat=chat, reward_version=version)
-        chunks = self._chunks(request, prompt_ids, renderer)
+        chunks = self._chunks(request, prompt_ids, rewarder, renderer)
         first = await anext(chunks)  # what is wrong with the request is known before the first byte leaves
         return StreamingResponse(_events(first, chunks), media_type="text/event-stream")
 
     async def _chunks(
-        self, request: CompletionRequest | ChatRequest, prompt_ids: list[int], renderer: Renderer
+        self,
+        request: CompletionRequest | ChatRequest,
+        prompt_ids: list[int],
+        rewarder: TokenRewarder | None,
+        renderer: Renderer,
     ) -> AsyncIterator[dict[str, Any]]:
         told: asyncio.Queue[Told] = asyncio.Queue()
         seed = request.seed if request.seed is not None else secrets.randbits(62)
         tasks = [
-            asyncio.create_task(self._tell(request, prompt_ids, seed + index, index, told))
+            asyncio.create_task(self._tell(request, prompt_ids, rewarder, seed + index, index, told))
             for index in range(request.n)
         ]
         tokens, left, opened = 0, request.n, False
@@ -189,20 +244,26 @@ class EngineServer:
         self,
         request: CompletionRequest | ChatRequest,
         prompt_ids: list[int],
+        rewarder: TokenRewarder | None,
         seed: int,
         index: int,
         told: asyncio.Queue[Told],
     ) -> None:
         """Put the pieces of one choice into `told`, then its end or its error."""
         try:
-            async for piece in self._pieces(request, prompt_ids, seed, index):
+            async for piece in self._pieces(request, prompt_ids, rewarder, seed, index):
                 told.put_nowait(Told(index, piece))
             told.put_nowait(Told(index, None))
         except RewardLoopError as error:
             told.put_nowait(Told(index, None, error))
 
     async def _pieces(
-        self, request: CompletionRequest | ChatRequest, prompt_ids: list[int], seed: int, index: int
+        self,
+        request: CompletionRequest | ChatRequest,
+        prompt_ids: list[int],
+        rewarder: TokenRewarder | None,
+        seed: int,
+        index: int,
     ) -> AsyncIterator[Piece]:
         wanted = Request(
             prompt="",
@@ -213,7 +274,7 @@ class EngineServer:
             shaping=request.shaping(),
         )
         text = TextStream(self.lm, request.stop)
-        said = self.thread.say(wanted, rewards=request.rewards)
+        said = self.thread.say(wanted, rewarder)
         async with contextlib.aclosing(said):
             async for each in said:
                 yield self._piece(each, text, index)
@@ -273,17 +334,17 @@ def make_app(server: EngineServer) -> Starlette:
 
 def load_server(model: str, name: str, *, slots: int = SLOTS) -> EngineServer:
     """The engine for a model folder; with the potential that a run learned beside it, if there is one."""
-    lm = load_language_model(model)
-    return EngineServer(lm, Engine(lm, slots=slots), find_rewarder(lm, Path(model)), name)
+    given = Reference(load_language_model(model))
+    return EngineServer(given, Engine(given.lm, slots=slots), find_rewarder(given, Path(model)), name)
 
 
-def find_rewarder(lm: LanguageModel, model: Path) -> TokenRewarder:
+def find_rewarder(given: Reference, model: Path) -> TokenRewarder:
     """What people taught: the potential of the run that made this model. Else typicality."""
     beside = model.parent / "potential"
     if (beside / "potential.json").is_file():
         reference, potential = load_potential(beside)
-        return Foresight(reference, potential, version=potential_version(potential))
-    return Typicality(lm)
+        return Foresight(Reference(reference), potential, version=potential_version(potential))
+    return Typicality(given)
 
 
 def main() -> None:
@@ -292,6 +353,7 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--socket", required=True, type=Path)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--weights", type=Path, help="registry of versions; the active one is served from the start")
     given = parser.parse_args()
     hold_on()
     set_up_threads(given.threads)
@@ -301,6 +363,12 @@ def main() -> None:
     except RewardLoopError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the supervisor reads it
         sys.exit(2)
+    if given.weights is not None:
+        try:
+            server.restore(given.weights)
+        except RewardLoopError as error:
+            # the gateway sees by the version what is served, and says so
+            print(f"warning: {error}; serving the model as it was given", file=sys.stderr)  # noqa: T201
     server.warm_up()
     app = make_app(server)
     uvicorn.run(app, uds=str(given.socket), log_level="warning", lifespan="on", access_log=False)

@@ -43,9 +43,8 @@ class CrowdedError(RewardLoopError):
 class EngineThread:
     """Runs `engine` until `close`. All methods are called from the asyncio loop it was made in."""
 
-    def __init__(self, engine: Engine, rewarder: TokenRewarder | None, *, most_waiting: int = 256) -> None:
+    def __init__(self, engine: Engine, *, most_waiting: int = 256) -> None:
         self._engine = engine
-        self._rewarder = rewarder
         self._most_waiting = most_waiting
         self._loop = asyncio.get_running_loop()
         self._wanted: deque[Callable[[], None]] = deque()
@@ -62,15 +61,16 @@ class EngineThread:
     def running(self) -> int:
         return len(self._listeners)
 
-    async def say(self, request: Request, *, rewards: bool = False) -> AsyncGenerator[Said]:
-        """The tokens of one completion as they are sampled. Leaving the iteration cancels what is left.
+    async def say(self, request: Request, rewarder: TokenRewarder | None = None) -> AsyncGenerator[Said]:
+        """The tokens of one completion as they are sampled, with the rewards that `rewarder` gives, if there is one.
 
-        Raises CrowdedError, ModelError and ConfigError as `Engine.submit` does.
+        Leaving the iteration cancels what is left. Raises CrowdedError, ModelError and ConfigError as `Engine.submit`
+        does.
         """
         if len(self._listeners) >= self._most_waiting:
             raise CrowdedError(f"{len(self._listeners)} requests are running or waiting; try again in a moment")
         heard: asyncio.Queue[Said | Exception] = asyncio.Queue()
-        handle = await self._do(lambda: self._submit(request, heard, rewards))
+        handle = await self._do(lambda: self._submit(request, heard, rewarder))
         finished = False
         try:
             while not finished:
@@ -155,11 +155,11 @@ class EngineThread:
     def _hand_over(self, batch: list[tuple[int, Any]]) -> None:
         self._loop.call_soon_threadsafe(self._deliver, batch)
 
-    def _submit(self, request: Request, heard: asyncio.Queue[Said | Exception], rewards: bool) -> int:
+    def _submit(self, request: Request, heard: asyncio.Queue[Said | Exception], rewarder: TokenRewarder | None) -> int:
         handle = self._engine.submit(request)
         self._listeners[handle] = heard
-        if rewards and self._rewarder is not None and request.prompt_ids is not None:
-            self._reward_streams[handle] = self._rewarder.begin(request.prompt_ids)
+        if rewarder is not None and request.prompt_ids is not None:
+            self._reward_streams[handle] = rewarder.begin(request.prompt_ids)
         return handle
 
     def _cancel(self, handle: int) -> None:

@@ -40,40 +40,45 @@ class TokenRewarder(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class Reference:
+    """An untouched model that reads along. What is served may learn meanwhile; this does not.
+
+    Its decoder is laid out once, when it is first needed, for everything that is ever read with it.
+    """
+
+    lm: LanguageModel
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        return Decoder(self.lm.model, torch.float32, self.lm.context)
+
+    def read(self, prompt_ids: tuple[int, ...]) -> _Reader:
+        """A reader that has read the prompt."""
+        return _Reader(self.decoder, self.lm.context, prompt_ids)
+
+
+@dataclass(frozen=True, eq=False)
 class Foresight:
     """r_t = phi(s_{t+1}) - phi(s_t), read from the frozen reference. The last token has no residual: nobody has
     judged this answer yet."""
 
-    reference: LanguageModel
+    reference: Reference
     potential: Potential
     version: str
 
-    @cached_property
-    def _decoder(self) -> Decoder:
-        return _decoder_of(self.reference)
-
     def begin(self, prompt_ids: tuple[int, ...]) -> RewardStream:
-        return _Foreseen(_Reader(self._decoder, self.reference.context, prompt_ids), self.potential)
+        return _Foreseen(self.reference.read(prompt_ids), self.potential)
 
 
 @dataclass(frozen=True, eq=False)
 class Typicality:
-    """r_t = log pi(a_t | s_t) + H(pi(. | s_t)) under the model itself."""
+    """r_t = log pi(a_t | s_t) + H(pi(. | s_t)) under the model as it was given."""
 
-    lm: LanguageModel
+    reference: Reference
     version: str = "typicality"
 
-    @cached_property
-    def _decoder(self) -> Decoder:
-        return _decoder_of(self.lm)
-
     def begin(self, prompt_ids: tuple[int, ...]) -> RewardStream:
-        return _Typical(_Reader(self._decoder, self.lm.context, prompt_ids))
-
-
-def _decoder_of(lm: LanguageModel) -> Decoder:
-    """A reader of its own: what is served may learn meanwhile, what reads along does not."""
-    return Decoder(lm.model, torch.float32, lm.context)
+        return _Typical(self.reference.read(prompt_ids))
 
 
 class _Reader:
