@@ -17,8 +17,9 @@ from rewardloop.feedback.log.events import NewEvent
 from rewardloop.feedback.log.submissions import feedback_event, parse_submission
 from rewardloop.loop.live.decisions import POLICY_EVENTS, Decisions
 from rewardloop.loop.live.learner import LiveLearner, Place
+from rewardloop.loop.manifests import read_manifest
 from rewardloop.loop.recipe import Recipe, Sampling
-from rewardloop.loop.weights import open_part, read_manifest
+from rewardloop.loop.weights import open_part
 from rewardloop.models.language_model import LanguageModel, load_language_model
 from rewardloop.rollout.engine import Engine
 from rewardloop.rollout.sampling import sample_rollout

@@ -35,20 +35,19 @@ from rewardloop.loop.live.memory import Memory, joinable
 from rewardloop.loop.live.prompts import PromptPool
 from rewardloop.loop.live.refit import CarefulReward
 from rewardloop.loop.live.stage import RefusedError, Stage
-from rewardloop.loop.recipe import Recipe
-from rewardloop.loop.rewards import LearnedReward
-from rewardloop.loop.seeds import derive_rng
-from rewardloop.loop.weights import (
+from rewardloop.loop.manifests import (
     POLICY,
     POTENTIAL,
     Manifest,
     collect_versions,
     is_intact,
     list_versions,
-    open_part,
-    publish_version,
     read_manifest,
 )
+from rewardloop.loop.recipe import Recipe
+from rewardloop.loop.rewards import LearnedReward
+from rewardloop.loop.seeds import derive_rng
+from rewardloop.loop.weights import open_part, publish_version
 from rewardloop.models.language_model import LanguageModel, freeze_copy
 from rewardloop.reward.features import FeatureExtractor
 from rewardloop.types import Prompt, Rollout
@@ -173,7 +172,7 @@ class LiveLearner:
 
     def _refit(self, heard: Sequence[SettledFeedback]) -> None:
         """Learn the reward, the judge and the potential from everything that counts now."""
-        self._say("refit", heard=len(heard))
+        self._say("refit")
         self.points, self.resting, self.quiet = [], None, 0
         old, new = self.memory.trained_on(heard, derive_rng(self.recipe.seed, "replay", self.newest))
         if not (old or new):
@@ -404,7 +403,7 @@ class LiveLearner:
             "phase": phase,
             "version": self.newest,
             "last_seq": self.memory.last_seq,
-            "unusable": self.memory.unusable,
+            "judgments": len(self.memory),
         }
         self.place.stage.progress(known | values)
 
