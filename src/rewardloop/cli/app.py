@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from rewardloop.errors import RewardLoopError
+from rewardloop.errors import ConfigError, RewardLoopError
 
 # Numerical libraries read these once, when they are first imported; idle threads must sleep, not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -67,12 +67,13 @@ def up(
         Path | None, typer.Option("--prompts", help="Practice on these prompts: text lines or any feedback layout.")
     ] = None,
     recipe: RecipeFile = None,
+    seed: Seed = 0,
 ) -> None:
     """Serve a model to any OpenAI client and to people in a browser, and learn from what they say of its answers."""
     from rewardloop.cli.up import Learning
     from rewardloop.cli.up import up as run
 
-    run(model, data, host, port, database, Console(), None if no_learn else Learning(prompts, recipe))
+    run(model, data, host, port, database, Console(), None if no_learn else Learning(prompts, recipe, seed))
 
 
 @app.command()
@@ -87,8 +88,18 @@ def simulate(
     overrides: Overrides = None,
     language: ReportLanguage = "en",
     seed: Seed = 0,
+    live: Annotated[
+        bool, typer.Option("--live", help="Through the real server: people come by HTTP, and it learns meanwhile.")
+    ] = False,
 ) -> None:
-    """The whole loop with simulated annotators: a model learns, with proof. No server, no network."""
+    """The whole loop with simulated annotators: a model learns, with proof. Without --live no server, no network."""
+    if live:
+        from rewardloop.cli.simulate_live import Visit, simulate_live
+
+        if model is not None or world_seed or overrides:
+            raise ConfigError("--live plays in the built-in model's own town by a --recipe file; leave the rest out")
+        simulate_live(out, Visit(annotators, seed=seed), recipe, Console())
+        return
     from rewardloop.cli.names import known
     from rewardloop.cli.simulate import simulate as run
 

@@ -37,6 +37,7 @@ class Learning:
 
     prompts: Path | None = None  # what to practice on; None: what people asked, or the town's questions
     recipe: Path | None = None
+    seed: int = 0
 
 
 def up(
@@ -107,6 +108,7 @@ def _learner(model: str, name: str, place: Sequence[object], secret: str, learni
         *(("--world",) if model == BUILTIN else ()),
         *(("--prompts", learning.prompts.resolve()) if learning.prompts else ()),
         *(("--recipe", learning.recipe.resolve()) if learning.recipe else ()),
+        *(("--set", f"seed={learning.seed}") if learning.seed else ()),
     )
     return Program("learner", command, thread_environment(1) | {"REWARDLOOP_OPERATOR_TOKEN": secret}, idle=True)
 

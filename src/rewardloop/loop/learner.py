@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,12 +16,13 @@ from rewardloop.loop.movement import Mover
 from rewardloop.loop.recipe import Recipe
 from rewardloop.loop.seeds import derive_seed
 from rewardloop.models.language_model import LanguageModel
+from rewardloop.optimize.bounds import MOST_LAG
 from rewardloop.reward.credit import learn_credit
 from rewardloop.reward.potential import Potential, explained_variance, gate_lambda, potential_targets, state_width
 from rewardloop.reward.scoring import Scoring, score_rollout
 from rewardloop.rollout.engine import Engine
 from rewardloop.rollout.sampling import sample_rollout
-from rewardloop.types import Feedback, Prompt, RewardSource, Rollout, ScoredRollout
+from rewardloop.types import Completion, Feedback, Prompt, RewardSource, Rollout, ScoredRollout
 
 EV_MEMORY = 0.8  # how much of the running explained variance is kept from batch to batch
 
@@ -46,9 +49,23 @@ class Learner:
         self.beta = recipe.optimizer.beta
         self.weight_version = 0
 
-    def iterate(self, prompts: Sequence[Prompt], source: RewardSource, iteration: int) -> Iteration:
-        """Sample from the policy on `prompts`, reward every token, move the policy."""
-        scoring = self.score(self.sample(prompts, "sample", iteration), source)
+    def iterate(
+        self,
+        prompts: Sequence[Prompt],
+        source: RewardSource,
+        iteration: int,
+        *,
+        lr_share: float = 1.0,
+        served: Mapping[int, Completion] = MappingProxyType({}),
+    ) -> Iteration:
+        """Sample from the policy on `prompts`, reward every token, move the policy.
+
+        `lr_share`, in [0, 1]: how much of the learning rate is left. `served`: completions that were given to people
+        under earlier weights; `served[i]` answers prompts[i] and takes the place of one of its samples. What the
+        policy has moved since is weighed by their recorded log-probs.
+        """
+        rollout = _with_served(self.sample(prompts, "sample", iteration), served, self.recipe, self.weight_version)
+        scoring = self.score(rollout, source)
         scored = scoring.scored
         gae_lambda = self._learn_potential(scoring)
         moves = self.mover.move(
@@ -57,6 +74,7 @@ class Learner:
             gae_lambda=gae_lambda,
             iteration=iteration,
             weight_version=self.weight_version,
+            lr_share=lr_share,
         )
         self.publish()
         kl = sequence_kl(scored)
@@ -158,6 +176,19 @@ class Learner:
             "policy/length": float(mask_BT.sum(-1).float().mean()),
             "policy/entropy": float(-scored.old_logprobs_BT[mask_BT].mean()),
         }
+
+
+def _with_served(rollout: Rollout, served: Mapping[int, Completion], recipe: Recipe, weight_version: int) -> Rollout:
+    """The rollout with one sample of some groups replaced, as old as a sample may be.
+
+    Versions are counted otherwise where they were served, so these are only marked as not the present one: their
+    distance is what the log-probs say.
+    """
+    completions = list(rollout.completions)
+    for at, completion in served.items():
+        versions_T = np.full_like(completion.weight_versions_T, max(weight_version - MOST_LAG, 0))
+        completions[at * recipe.sampling.group_size] = replace(completion, weight_versions_T=versions_T)
+    return Rollout(tuple(completions), rollout.groups)
 
 
 def sequence_kl(scored: ScoredRollout) -> float:

@@ -56,22 +56,27 @@ class Measurer:
             self.judge = self.judge.standardize(scores_B)
             self._reference = judge_answers(self._reference.completions, self.judge, self.find_defects)
 
+    @property
+    def reference(self) -> Judged:
+        """The reference's answers; there after `prepare`."""
+        assert self._reference is not None, "prepare() comes first"
+        return self._reference
+
     def measure(self, engine: Engine, proxy: RewardSource | None, look: int) -> Measurement:
         """Fresh answers of the policy in `engine`, judged, compared with the reference's prompt by prompt.
 
         `proxy` is the reward that was trained on: where it rises and the judge does not, it is being gamed.
         """
-        assert self._reference is not None, "prepare() comes first"
         after = self._answers(engine, "look", look)
         texts = [c.text for c in after.completions]
-        metrics = _compare(after, self._reference) | {
+        metrics = _compare(after, self.reference) | {
             "text/repetition": float(np.mean([rep_n(text, 3) for text in texts])),
             "text/length": float(np.mean([len(text) for text in texts])),
         }
         if proxy is not None:
             metrics["held_out/proxy"] = float(proxy.score(after.prompts, texts).mean())
         metrics |= {f"held_out/{name}": float(present_B.mean()) for name, present_B in after.defects.items()}
-        self.last = Measurement(metrics, after, self._reference)
+        self.last = Measurement(metrics, after, self.reference)
         return self.last
 
     def _answers(self, engine: Engine, purpose: str, look: int) -> Judged:

@@ -68,9 +68,18 @@ class Mover:
         self._dropped_in_a_row = 0
 
     def move(
-        self, scored: ScoredRollout, *, beta: float, gae_lambda: float, iteration: int, weight_version: int
+        self,
+        scored: ScoredRollout,
+        *,
+        beta: float,
+        gae_lambda: float,
+        iteration: int,
+        weight_version: int,
+        lr_share: float = 1.0,
     ) -> dict[str, float]:
         """Move the policy on this batch, or drop it where it is too far from the policy; what that did.
+
+        `iteration` seeds the minibatches; `lr_share`, in [0, 1], is how much of the learning rate is left.
 
         Raises TrainingError where the engine that sampled does not agree with the policy as it is trained, and at the
         third batch in a row that had to be dropped.
@@ -94,7 +103,7 @@ class Mover:
         self.running_mean = update_running_mean(self.running_mean, returns_BT)
         batch = PolicyBatch.make(method, scored, proximal_BT, advantages_BT, beta=beta)
         before = keep_weights(self.policy)
-        report = self._epochs(scored, method, batch, iteration)
+        report = self._epochs(scored, method, batch, iteration, lr_share)
         return self._metrics(fresh, report, self._hold_back(scored, proximal_BT, before))
 
     def logprobs(self, scored: ScoredRollout, rows: slice = slice(None)) -> Tensor:
@@ -144,7 +153,7 @@ class Mover:
             )
 
     def _epochs(
-        self, scored: ScoredRollout, method: PolicyGradient, batch: PolicyBatch, iteration: int
+        self, scored: ScoredRollout, method: PolicyGradient, batch: PolicyBatch, iteration: int, lr_share: float
     ) -> UpdateReport:
         """Passes over the batch in minibatches; the report of the last step."""
         settings, completions = self.recipe.optimizer, scored.rollout.completions
@@ -158,7 +167,7 @@ class Mover:
                     [c.token_ids for c in part],
                     partial(_loss, method, batch.minibatch(rows)),
                     temperature=self.recipe.sampling.temperature,
-                    lr_share=1 - iteration / self.recipe.most_iterations,
+                    lr_share=lr_share,
                 )
             assert report is not None
             if report.metrics.get("approx_kl", 0.0) > MAX_APPROX_KL:

@@ -74,7 +74,10 @@ def learn(task: Task, recipe: Recipe, folder: Path, watch: Watch) -> Outcome:
         # 1. Sample completions, 2. score them and spread the reward over their tokens, 3. weigh each token by its
         # advantage, 4. move the policy.
         step = learner.iterate(
-            _iteration_prompts(task, recipe, progress.iteration), task.rewards.source, progress.iteration
+            _iteration_prompts(task, recipe, progress.iteration),
+            task.rewards.source,
+            progress.iteration,
+            lr_share=1 - progress.iteration / recipe.most_iterations,
         )
         progress.iteration += 1
         progress.samples += len(step.scored.rollout)

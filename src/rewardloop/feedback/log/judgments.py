@@ -51,6 +51,7 @@ class StoredCompletion:
     model: str | None
     completion: Completion
     ends_T: Any  # characters of the text up to and with each token; empty where the tokens are not on record
+    plain: bool = True  # sampled from the policy itself: nothing cut off, penalized or biased
 
     def characters(self, start: int, end: int) -> tuple[int, int]:
         """The characters of tokens [start, end)."""
@@ -81,7 +82,11 @@ def stored_completion(started: Event, finished: Event, sampled: Sampled) -> Stor
             temperature=float(sampling.get("temperature", 1.0)),
         ),
         ends_T=sampled.ends_T,
+        plain=not any(sampling.get(name) for name in _BENDING) and sampling.get("top_p") in (None, 1),
     )
+
+
+_BENDING = ("stop", "presence_penalty", "frequency_penalty", "logit_bias")
 
 
 def as_prompt(value: Any) -> Prompt:

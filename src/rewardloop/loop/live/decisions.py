@@ -1,0 +1,62 @@
+"""What people and gates have decided, as the log tells it: which version is served, and whether learning rests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from rewardloop.feedback.log.events import Event
+
+POLICY_EVENTS: Final = (
+    "policy.published",
+    "policy.gated",
+    "policy.activated",
+    "policy.rolled_back",
+    "policy.paused",
+    "policy.resumed",
+)
+
+
+@dataclass
+class Decisions:
+    """The present state of the policy's events."""
+
+    active: list[int] = field(default_factory=lambda: [0])  # versions, the one served now last
+    paused: str | None = None  # why learning rests
+    seq: int = 0  # everything up to here is known
+    published: set[int] = field(default_factory=set)
+    gated: set[int] = field(default_factory=set)
+    rolled_back: list[int] = field(default_factory=list)  # versions that were taken back by the learner itself
+
+    @property
+    def serving(self) -> int:
+        """The version that is served."""
+        return self.active[-1]
+
+    @property
+    def before(self) -> int:
+        """The version that a roll-back would bring."""
+        return self.active[-2] if len(self.active) > 1 else 0
+
+    def note(self, event: Event) -> None:
+        """Take in one more event, in order."""
+        self.seq = event.seq
+        version = int(event.body.get("version", -1))
+        match event.kind:
+            case "policy.published":
+                self.published.add(version)
+            case "policy.gated":
+                self.gated.add(version)
+            case "policy.activated":
+                self.active.append(version)
+            case "policy.rolled_back":
+                if event.actor_kind == "system":
+                    self.rolled_back.append(int(event.body.get("from", self.serving)))
+                if version in self.active:
+                    del self.active[self.active.index(version) + 1 :]
+                else:
+                    self.active.append(version)
+            case "policy.paused":
+                self.paused = str(event.body.get("reason") or "asked")
+            case "policy.resumed":
+                self.paused = None
