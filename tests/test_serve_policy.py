@@ -128,11 +128,15 @@ def test_only_what_the_contract_names_can_be_reported(place: Place) -> None:
         {"kind": "policy.activated", "body": {"version": 1}},
         {"kind": "feedback.created", "body": {}},
         {"kind": "policy.published", "body": {"digest": "x"}},
+        {"kind": "policy.published", "body": {"version": 1, "digest": "x", "last_seq": None}},
         {"kind": "policy.alarm", "body": {"name": "x", "text": "x", "metrics": {"kl": "a lot"}}},
         {"kind": "policy.paused", "body": {}, "more": 1},
     ):
         reply = learner.post("/api/policy/reports", json=wrong)
         assert (reply.status_code, "error" in reply.json()) == (400, True)
+    nothing = {"parent": None, "last_seq": None, "feedback": None, "reward_version": None, "metrics": {}}
+    report(place, "policy.published", {"version": 0, "digest": "x", **nothing})  # the model as it was given
+    assert (policy(place)["learned"], policy(place)["versions"][0]["digest"]) == (0, "x")
     first = report(place, "policy.alarm", {"name": "kl", "text": "It wanders."}, **{"idempotency-key": "a"})
     again = report(place, "policy.alarm", {"name": "kl", "text": "It wanders."}, **{"idempotency-key": "a"})
     assert (first.status_code, again.status_code, first.json()) == (201, 200, again.json())

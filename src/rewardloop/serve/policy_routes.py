@@ -6,13 +6,13 @@ import time
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import JSONResponse
 
 from rewardloop.serve.account_routes import iso
 from rewardloop.serve.activating import activate, roll_back
 from rewardloop.serve.gateway import Gateway, TheCaller, TheGateway
-from rewardloop.serve.policy import PAUSED, RESUMED, described, policy_event
+from rewardloop.serve.policy import GIVEN, PAUSED, RESUMED, described, policy_event
 
 router = APIRouter(tags=["policy"])
 
@@ -33,10 +33,17 @@ class PublishedBody(_Body):
     version: Number
     parent: Number | None = None
     digest: Annotated[str, Field(max_length=200)] | None = None
-    last_seq: Number
-    feedback: Number = 0
+    last_seq: Number | None = None
+    feedback: Number | None = None
     reward_version: Annotated[str, Field(max_length=200)] | None = None
     metrics: Metrics = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _says_what_it_learned(self) -> PublishedBody:
+        """Only the model as it was given has learned nothing."""
+        if self.last_seq is None and self.version != GIVEN:
+            raise ValueError("last_seq is missing: up to where in the log has this version learned?")
+        return self
 
 
 class GatedBody(_Body):
@@ -133,7 +140,7 @@ async def report(
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Store what the learner reports; answered after it is on the disk."""
-    body = given.body.model_dump(mode="json")
+    body = given.body.model_dump(mode="json", exclude_none=True)
     (stored,) = await gateway.append(policy_event(given.kind, caller, body, idempotency_key))
     return JSONResponse({"id": stored.id, "seq": stored.seq}, 201 if stored.outcome == "stored" else 200)
 
