@@ -124,10 +124,9 @@ def _pack_people(annotators: Mapping[str, AnnotatorTraits]) -> dict[str, Tensor]
 
 def _unpack_people(state: Mapping[str, Tensor]) -> dict[str, AnnotatorTraits]:
     names, rows = json.loads(bytes(state[_PEOPLE[0]].tolist())), state[_PEOPLE[1]].tolist()
-    return {
-        name: AnnotatorTraits(*numbers, int(judgments))
-        for name, (*numbers, judgments) in zip(names, rows, strict=True)
-    }
+    columns = [item.name for item in fields(AnnotatorTraits)]
+    found = {name: dict(zip(columns, row, strict=True)) for name, row in zip(names, rows, strict=True)}
+    return {name: AnnotatorTraits(**row | {"judgments": int(row["judgments"])}) for name, row in found.items()}
 
 
 @dataclass

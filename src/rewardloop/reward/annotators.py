@@ -31,7 +31,9 @@ from rewardloop.types import Feedback, Live, Preference, Ranking, Rating, Span
 FOLDS = 4  # parts of the judgments, each foretold by rewards learned from the others
 UNIT_SD = 1.0  # of the logarithm of the unit of rewards learned elsewhere, which are drawn too close together
 LEAST_SHARE = 0.01  # so that among people of weight 0 everybody has an equal share
-_TRIED = (-1.0, 0.0, 1.0, 2.0)  # kappas to begin with: the prior has two humps, and a search ends on the nearer one
+# kappa and lapse to begin with: the prior of kappa has two humps, and who often lapses looks much like who hardly
+# discriminates: a search ends on the nearest hump.
+_TRIED = tuple((kappa, lapse) for lapse in (0.1, 0.25, 0.5) for kappa in (-1.0, -0.5, 0.0, 0.25, 0.5, 1.0, 2.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,21 +135,32 @@ def fit_annotators(scores_HN: Tensor, weights_HE: Tensor, crowd: Crowd, start_C:
     the median of the kappas above 0 is 1. Unless somebody without a name rates too, who is ordinary, the severities of
     those who rate have mean 0.
     """
-    free = torch.cat([start_C.new_zeros(1), start_C, _ordinary(len(crowd.known_F))])
-    people = _slices(len(start_C), len(crowd.known_F))
+    free, common = start_free(crowd, start_C), 1 + len(start_C)
 
     def objective(free: Tensor) -> Tensor:
-        unit, channel_C, annotators = _read(free, crowd, len(start_C))
-        nll_HE = event_nll(unit.exp() * scores_HN, crowd.evidence, build_channel(channel_C, crowd.evidence, annotators))
-        strayed = (unit / UNIT_SD).square() + ((channel_C - start_C) / CHANNEL_DEVIATION).square().sum()
-        return (nll_HE * weights_HE).sum() + strayed / 2 + _penalty(free, people).sum()
+        return compute_loss(free, scores_HN, weights_HE, crowd, start_C)
 
     # Most people are taken to mean well: unit and channel first as if everybody were ordinary.
-    common = people["kappa"].start
     free[:common] = minimize(lambda part: objective(torch.cat([part, free[common:]])), free[:common])
-    free[people["kappa"]] = _best_kappas(free, crowd, scores_HN, weights_HE, people)
-    _, _, found = _read(minimize(objective, free), crowd, len(start_C))
-    return _identify(found, crowd)
+    free = minimize(objective, _choose_starts(free, scores_HN, weights_HE, crowd, start_C))
+    return _identify(_read(free, crowd, len(start_C))[2], crowd)
+
+
+def start_free(crowd: Crowd, start_C: Tensor) -> Tensor:
+    """Logarithm of the unit, the channel; kappas, logits of lapses, side biases, severities of ordinary people."""
+    logit = float(np.log(LAPSES[0] / LAPSES[1]))
+    people = torch.tensor([1.0, logit, 0.0, 0.0], dtype=torch.float64).repeat_interleave(len(crowd.known_F))
+    return torch.cat([start_C.new_zeros(1), start_C, people])
+
+
+def compute_loss(free: Tensor, scores_HN: Tensor, weights_HE: Tensor, crowd: Crowd, start_C: Tensor) -> Tensor:
+    """-log of likelihood times priors, up to a constant; `free` is laid out as by `start_free`."""
+    unit, channel_C, annotators = _read(free, crowd, len(start_C))
+    channel = build_channel(channel_C, crowd.evidence, annotators)
+    nll_HE = event_nll(unit.exp() * scores_HN, crowd.evidence, channel)
+    strayed = (unit / UNIT_SD).square() + ((channel_C - start_C) / CHANNEL_DEVIATION).square().sum()
+    people = _slices(len(start_C), len(crowd.known_F))
+    return (nll_HE * weights_HE).sum() + strayed / 2 + _penalty(free, people).sum()
 
 
 def turn_around(annotators: Annotators, crowd: Crowd, weights_E: np.ndarray) -> Annotators:
@@ -185,12 +198,6 @@ def _question(judgment: Feedback) -> Hashable:
     return (type(judgment).__name__, judgment.prompt, judgment.criterion, asked)
 
 
-def _ordinary(people: int) -> Tensor:
-    """Free numbers of `people` ordinary people: kappa, logit of the lapse, side bias, severity."""
-    logit = float(np.log(LAPSES[0] / LAPSES[1]))
-    return torch.tensor([1.0, logit, 0.0, 0.0], dtype=torch.float64).repeat_interleave(people)
-
-
 def _slices(channel: int, people: int) -> dict[str, slice]:
     """Where everybody's numbers lie, after the unit and the channel's."""
     groups = ("kappa", "lapse", "side", "severity")
@@ -220,19 +227,23 @@ def _penalty(free: Tensor, at: dict[str, slice]) -> Tensor:
     return lapses_F + normal_F / 2 - torch.logaddexp(honest_F, opposite_F)
 
 
-def _best_kappas(free: Tensor, crowd: Crowd, scores_HN: Tensor, weights_HE: Tensor, at: dict[str, slice]) -> Tensor:
-    """For each person the kappa of _TRIED that explains best what that person said, the rest as it is."""
-    losses = []
-    for kappa in _TRIED:
+def _choose_starts(free: Tensor, scores_HN: Tensor, weights_HE: Tensor, crowd: Crowd, start_C: Tensor) -> Tensor:
+    """`free` with the kappa and lapse of _TRIED that explain best what each person said, the rest as it is."""
+    losses, at = [], _slices(len(start_C), len(crowd.known_F))
+    starts = torch.tensor(_TRIED, dtype=torch.float64)
+    starts[:, 1] = starts[:, 1].logit()
+    for kappa, logit in starts:
         tried = free.clone()
-        tried[at["kappa"]] = kappa
-        unit, channel_C, annotators = _read(tried, crowd, at["kappa"].start - 1)
+        tried[at["kappa"]], tried[at["lapse"]] = kappa, logit
+        unit, channel_C, annotators = _read(tried, crowd, len(start_C))
         channel = build_channel(channel_C, crowd.evidence, annotators)
         nll_E = (event_nll(unit.exp() * scores_HN, crowd.evidence, channel) * weights_HE).sum(0)
         by_person_A = torch.zeros(len(crowd.judgments_A), dtype=torch.float64)
         by_person_A.index_add_(0, torch.from_numpy(crowd.person_E), nll_E)
         losses.append(by_person_A[torch.from_numpy(crowd.known_F)] + _penalty(tried, at))
-    return torch.tensor(_TRIED, dtype=torch.float64)[torch.stack(losses).argmin(0)]
+    chosen = free.clone()
+    chosen[at["kappa"]], chosen[at["lapse"]] = starts[torch.stack(losses).argmin(0)].unbind(1)
+    return chosen
 
 
 def _identify(annotators: Annotators, crowd: Crowd) -> Annotators:

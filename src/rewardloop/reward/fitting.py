@@ -97,7 +97,7 @@ def fit_head(
     crowd = None if alike else gather_crowd(feedback, evidence)
     if crowd is not None:
         problem = replace(problem, weights_E=torch.from_numpy(crowd.weigh()))
-        problem = _know_people(problem, crowd, prior or _choose_prior(problem, topics, seed), seed)
+        problem = _know_people(problem, crowd, prior or USUAL_PRIOR, seed)
     prior = prior or _choose_prior(problem, topics, seed)
     weights_HE = _bootstrap_weights(evidence.events, heads, seed)
     solution = _solve(problem, prior, weights_HE, _prior_draws(weights_HE.shape[0], mean_D.numel(), seed))
