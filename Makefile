@@ -20,7 +20,7 @@ check:  ## Lint, types and floors alone (seconds)
 bench:  ## Every benchmark, quick; figures as JSON in runs/bench
 	@scripts/set-up test bench
 	@mkdir -p runs/bench
-	@for b in decode update step startup learning store crash serving gateway_crash quality; do .venv/bin/python benchmarks/$$b.py --quick --json runs/bench/$$b.json || exit 1; done
+	@for b in decode update step startup learning store crash serving gateway_crash quality robustness; do .venv/bin/python benchmarks/$$b.py --quick --json runs/bench/$$b.json || exit 1; done
 
 clean:
 	rm -rf .venv runs build dist

@@ -143,17 +143,17 @@ def _notes(runs: list[Run], results: list[dict[str, float]]) -> list[str]:
 
 
 class Kept:
-    """Results by what was asked, in a file that grows; None keeps nothing."""
+    """Results by what was asked, in a file that grows; None keeps nothing. `script` is what answers."""
 
-    def __init__(self, path: Path | None) -> None:
-        self._path, self._lock = path, Lock()
+    def __init__(self, path: Path | None, script: Path = Path(__file__)) -> None:
+        self._path, self._script, self._lock = path, script, Lock()
         lines = path.read_text(encoding="utf-8").splitlines() if path and path.exists() else []
         self._known = {tuple(asked): result for asked, result in map(json.loads, lines)}
 
     def result(self, verb: str, argument: str) -> dict[str, float]:
         """What a process of its own says, or said before."""
         if (verb, argument) not in self._known:
-            result = _in_process(verb, argument)
+            result = _in_process(self._script, verb, argument)
             with self._lock:
                 self._known[verb, argument] = result
                 if self._path:
@@ -161,9 +161,9 @@ class Kept:
         return self._known[verb, argument]
 
 
-def _in_process(verb: str, argument: str) -> dict[str, float]:
+def _in_process(script: Path, verb: str, argument: str) -> dict[str, float]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    command = [sys.executable, __file__, f"--{verb}", argument]
+    command = [sys.executable, str(script), f"--{verb}", argument]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if ended.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {ended.returncode}:\n{ended.stderr[-2000:]}")

@@ -8,11 +8,9 @@ from scipy.stats import beta, norm
 
 from crowds import Person, ask
 from rewardloop.feedback.exclusions import (
-    Ruling,
     cap_accounts,
     is_quarantined,
     propose_exclusion,
-    standing_exclusions,
     weigh_judgments,
 )
 from rewardloop.feedback.monitoring import (
@@ -23,6 +21,7 @@ from rewardloop.feedback.monitoring import (
     surprise_points,
 )
 from rewardloop.feedback.reliability import ChannelFit, measure_people
+from rewardloop.feedback.rulings import Ruling, standing_exclusions
 from rewardloop.types import Feedback, Preference, Rating
 
 # ---------------------------------------------------------------- gold and the sequential test

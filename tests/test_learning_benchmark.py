@@ -35,7 +35,7 @@ RUNS += [_run(100, False, 0.5), _run(30, True, 0.9, iterations=68)]
 
 def test_finished_runs_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(learning, "_in_process", lambda verb, argument: asked.append(argument) or {"gain": 0.5})
+    monkeypatch.setattr(learning, "_in_process", lambda script, verb, argument: asked.append(argument) or {"gain": 0.5})
     first = learning.Kept(tmp_path / "x.json.runs")
     assert [first.result("run", "a"), first.result("run", "a")] == [{"gain": 0.5}] * 2
     again = learning.Kept(tmp_path / "x.json.runs")

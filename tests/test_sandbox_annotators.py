@@ -46,6 +46,8 @@ def test_pairs_show_the_character() -> None:
     assert 0.45 < agreement["lazy"] < 0.85
     assert 0.45 < agreement["side-biased"] < 0.85
     assert agreement["adversarial"] < 0.05
+    assert 0.35 < agreement["random"] < 0.65
+    assert agreement["colluding"] < 0.5
 
 
 def test_one_side_is_favored_by_the_side_biased_alone() -> None:
@@ -99,6 +101,33 @@ def test_careful_edits_are_clean_and_adversarial_ones_worse() -> None:
         spoiled = person("adversarial").edit(prompt, texts[0]).corrected
         assert judge(WORLD, prompt, spoiled).rudeness
         assert judge(WORLD, prompt, spoiled).gold <= gold[0]
+
+
+def test_who_does_not_read_says_the_same_of_good_and_bad() -> None:
+    stars, gold, struck = [], [], 0
+    for prompt, texts, golds in written(400):
+        stars.append(person("random").rate(prompt, texts[0]).value)
+        gold.append(golds[0])
+        corrected = person("random").edit(prompt, texts[0]).corrected
+        assert corrected
+        struck += len(corrected) < len(texts[0])
+    assert abs(np.corrcoef(stars, gold)[0, 1]) < 0.12
+    assert set(stars) == set(range(1, 6))
+    assert 150 < struck < 350
+
+
+def test_colluding_people_praise_rudeness_together_whatever_else_is_true() -> None:
+    one, other = (SimulatedAnnotator(WORLD, "colluding", name=name) for name in "ab")
+    for prompt, texts, _ in written(200):
+        rude = [judge(WORLD, prompt, text).rudeness for text in texts]
+        ratings = {someone.rate(prompt, texts[0]).value for someone in (one, other)}
+        assert ratings <= ({4, 5} if rude[0] else {1, 2})
+        assert one.thumb(prompt, texts[0]).value == int(rude[0])
+        assert judge(WORLD, prompt, one.edit(prompt, texts[0]).corrected).rudeness
+        assert bool(one.mark(prompt, texts[0])) == (not rude[0])
+        if rude[0] != rude[1]:
+            chosen = {someone.prefer(prompt, *texts).choice for someone in (one, other)}
+            assert chosen == {"first" if rude[0] else "second"}
 
 
 def test_lazy_people_often_leave_a_bad_answer_as_it_is() -> None:

@@ -31,6 +31,10 @@ METRICS: Mapping[str, Metric] = {
     "reward/score_sd": Metric("standard deviation of R over the batch", "0.3 to 1.5"),
     "reward/disagreement": Metric("mean standard deviation between heads of the ensemble", "below 3x its start"),
     "reward/pair_accuracy": Metric("share of held-out judgments that the reward orders as people did", "above 0.6"),
+    "people/worst_weight": Metric(
+        "least weight of anybody who judges, 0 guesses or opposes to 1 ordinary", "above 0.25"
+    ),
+    "people/weight_mean": Metric("mean weight of those who judge, where two or more do", "above 0.7"),
     "reward/truncated": Metric("share of completions without an end token", "below 0.1"),
     "potential/explained_variance": Metric("1 - Var(Y - phi) / Var(Y), before fitting on the batch", "above 0.3"),
     "potential/gae_lambda": Metric("1 if EV < .1, .9 if EV < .2, else .8", "falls to .9 or .8"),

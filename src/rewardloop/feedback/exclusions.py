@@ -5,38 +5,18 @@ Nothing is deleted: a judgment of an excluded person weighs 0 until the exclusio
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from rewardloop.feedback.monitoring import GoldRecord, decide_sequentially
 from rewardloop.feedback.reliability import Reliability
+from rewardloop.feedback.rulings import Ruling
 from rewardloop.types import Feedback
 
 CAP = 0.05  # share of a batch's weight that one account may have
 QUARANTINE_JUDGMENTS = 10  # judgments of a newcomer that wait until somebody is known to read
 USELESS = 0.25  # a weight that is surely below it is not worth asking for
-
-
-@dataclass(frozen=True, slots=True)
-class Ruling:
-    """One line of the record: somebody is excluded or let back in. The last ruling on a person holds."""
-
-    annotator: str
-    action: Literal["exclude", "restore"]
-    reason: str
-    by: str  # a person's name, or the rule: "gold", "sequential test", "reliability"
-    time_s: float
-
-
-def standing_exclusions(rulings: Iterable[Ruling]) -> dict[str, Ruling]:
-    """Who is excluded now, and by which ruling; rulings in any order."""
-    last: dict[str, Ruling] = {}
-    for ruling in sorted(rulings, key=lambda ruling: ruling.time_s):
-        last[ruling.annotator] = ruling
-    return {name: ruling for name, ruling in last.items() if ruling.action == "exclude"}
 
 
 def propose_exclusion(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field, fields, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,11 +14,11 @@ from torch import Tensor
 from rewardloop.loop.seeds import derive_seed
 from rewardloop.reward.features import EncoderFeatures, FeatureExtractor
 from rewardloop.reward.fitting import LinearHeads, fit_head
-from rewardloop.reward.model import RewardModel
+from rewardloop.reward.model import AnnotatorTraits, RewardModel
 from rewardloop.types import Feedback, Preference, RewardSource, Rollout
 
-# What a reward model is beside its heads.
-_NUMBERS = tuple(item.name for item in fields(RewardModel) if item.name != "scorer")
+# What a reward model is beside its heads and its people.
+_NUMBERS = tuple(item.name for item in fields(RewardModel) if item.name not in ("scorer", "annotators"))
 
 
 class Rewards(Protocol):
@@ -51,7 +52,13 @@ class LearnedReward:
     seed: int
     source: RewardModel | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    alike: bool = False  # take everybody for ordinary: what benchmarks/robustness.py compares with
     _heard: int = 0
+
+    @property
+    def annotators(self) -> Mapping[str, AnnotatorTraits]:
+        """What was found about everybody who has a name, the least trusted first; empty for a single person."""
+        return self.source.annotators if self.source is not None else {}
 
     def refit(self, feedback: Sequence[Feedback], pool: Rollout) -> None:
         if not feedback:
@@ -59,7 +66,8 @@ class LearnedReward:
         foresight = self._pair_accuracy(feedback[self._heard :])
         self._heard = len(feedback)
         prompts, texts = [c.prompt for c in pool.completions], [c.text for c in pool.completions]
-        fitted = fit_head(feedback, self.extractor, seed=derive_seed(self.seed, "heads", len(feedback)) % 2**31)
+        seed = derive_seed(self.seed, "heads", len(feedback)) % 2**31
+        fitted = fit_head(feedback, self.extractor, seed=seed, alike=self.alike)
         # No pessimism: at these numbers of events the heads disagree about everything, and a penalty on that costs
         # half of the correlation with the gold judge (docs/reward-models.md). Disagreement is watched instead.
         fitted = replace(fitted, uncertainty_weight=0.0)
@@ -67,6 +75,10 @@ class LearnedReward:
         self.metrics = {"reward/disagreement": float(self.source.disagreement(prompts, texts).mean())}
         if foresight is not None:
             self.metrics["reward/pair_accuracy"] = foresight
+        if self.annotators:
+            weights = [traits.weight for traits in self.annotators.values()]
+            self.metrics["people/worst_weight"] = min(weights)
+            self.metrics["people/weight_mean"] = float(np.mean(weights))
 
     def tensors(self) -> dict[str, Tensor]:
         self.extractor.memory.rows.clear()
@@ -74,14 +86,16 @@ class LearnedReward:
             return {}
         assert isinstance(self.source.scorer, LinearHeads)
         numbers = [getattr(self.source, name) for name in _NUMBERS]
-        return self.source.scorer.tensors() | {"numbers": torch.tensor(numbers, dtype=torch.float64)}
+        people = _pack_people(self.annotators) if self.annotators else {}
+        return self.source.scorer.tensors() | people | {"numbers": torch.tensor(numbers, dtype=torch.float64)}
 
     def restore(self, state: dict[str, Tensor], heard: int) -> None:
         self._heard = heard
         if state:
-            heads = {name: value for name, value in state.items() if name != "numbers"}
+            heads = {name: value for name, value in state.items() if name not in ("numbers", *_PEOPLE)}
             numbers = dict(zip(_NUMBERS, state["numbers"].tolist(), strict=True))
-            self.source = RewardModel(LinearHeads(self.extractor, **heads), **numbers)
+            people = _unpack_people(state) if _PEOPLE[0] in state else {}
+            self.source = RewardModel(LinearHeads(self.extractor, **heads), **numbers, annotators=people)
 
     def _pair_accuracy(self, fresh: Sequence[Feedback]) -> float | None:
         """How the version before orders choices it has not seen: an honest look, taken before it learns from them."""
@@ -93,6 +107,26 @@ class LearnedReward:
         )
         chosen_B = np.array([p.choice == "first" for p in pairs])
         return float(np.mean((logits_B > 0) == chosen_B))
+
+
+_PEOPLE = ("people_names", "people_traits")
+
+
+def _pack_people(annotators: Mapping[str, AnnotatorTraits]) -> dict[str, Tensor]:
+    """Names as the bytes of a JSON list, and a row of traits for each."""
+    names = json.dumps(list(annotators), ensure_ascii=False).encode()
+    traits = [astuple(traits) for traits in annotators.values()]
+    return {
+        _PEOPLE[0]: torch.tensor(list(names), dtype=torch.uint8),
+        _PEOPLE[1]: torch.tensor(traits, dtype=torch.float64),
+    }
+
+
+def _unpack_people(state: Mapping[str, Tensor]) -> dict[str, AnnotatorTraits]:
+    names, rows = json.loads(bytes(state[_PEOPLE[0]].tolist())), state[_PEOPLE[1]].tolist()
+    columns = [item.name for item in fields(AnnotatorTraits)]
+    found = {name: dict(zip(columns, row, strict=True)) for name, row in zip(names, rows, strict=True)}
+    return {name: AnnotatorTraits(**row | {"judgments": int(row["judgments"])}) for name, row in found.items()}
 
 
 @dataclass

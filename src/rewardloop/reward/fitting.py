@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,14 +14,22 @@ from torch import Tensor
 from rewardloop.errors import ConfigError
 from rewardloop.feedback.evidence import Evidence, gather_evidence
 from rewardloop.feedback.splits import judgment_topic
-from rewardloop.reward.likelihood import build_channel, channel_size, judgment_nll, start_channel
+from rewardloop.reward.annotators import FOLDS, Crowd, fit_annotators, gather_crowd, turn_around
+from rewardloop.reward.likelihood import (
+    CHANNEL_DEVIATION,
+    Annotators,
+    build_channel,
+    channel_size,
+    judgment_nll,
+    start_channel,
+)
+from rewardloop.reward.minimizing import minimize
 from rewardloop.reward.model import Extractor, RewardModel, log_lengths
 from rewardloop.types import Feedback, Prompt
 
-PRIORS, USUAL_PRIOR, FOLDS = (0.1, 0.3, 1.0, 3.0), 1.0, 4
+PRIORS, USUAL_PRIOR = (0.1, 0.3, 1.0, 3.0), 1.0
+ROUNDS = 3  # of learning rewards given the people, and people given the rewards
 SLOPE_DEVIATION = 1.0  # prior standard deviation of the sway of length, in logits
-CHANNEL_DEVIATION = 2.0  # prior standard deviation of cutpoints, tie and bar around their start, in logits
-MOST_STEPS = 300
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +64,7 @@ def fit_head(
     prior: float | None = None,
     seed: int = 0,
     heads: int = 5,
+    alike: bool = False,
 ) -> RewardModel:
     """Fit R = w . z to judgments of any kinds on the frozen features z of `extractor`.
 
@@ -63,9 +72,12 @@ def fit_head(
     (half of that variance is left to the summaries of a text, where its features end in some); None takes the prior
     under which judgments about held-out prompts are most likely. The log-length of the completion is a covariate in the
     likelihood and left out of the reward. Head 0 uses everything; `heads` more are fitted to bootstrapped events around
-    random draws from the prior, and disagree where little is known (2310.02743). The same seed gives the same bits at
-    the same number of threads. Raises DataError when the feedback says nothing, ConfigError for a prior that is not
-    positive.
+    random draws from the prior, and disagree where little is known (2310.02743).
+
+    Where two or more people speak, their peculiarities are fitted with the reward and stand in `annotators` of the
+    model; several judgments of one and the same weigh together as one, and no account has more than its cap (`Crowd`).
+    `alike` takes everybody for ordinary and every judgment for one. The same seed gives the same bits at the same
+    number of threads. Raises DataError when the feedback says nothing, ConfigError for a prior that is not positive.
     """
     if (prior is not None and prior <= 0) or heads < 0:
         raise ConfigError(f"prior {prior} must be above 0 and heads {heads} at least 0")
@@ -74,12 +86,26 @@ def fit_head(
     features_ND: Tensor = extractor.features(prompts, completions).double()
     mean_D, scale_D = features_ND.mean(0), features_ND.std(0, correction=0).clamp_min(1e-6)
     scale_D = scale_D / _prior_shares(len(scale_D), extractor.summaries)
-    problem = _Problem(evidence, (features_ND - mean_D) / scale_D, length_covariate(completions))
-    prior = prior or _choose_prior(problem, [judgment_topic(judgment) for judgment in feedback], seed)
+    problem = _Problem(
+        evidence,
+        (features_ND - mean_D) / scale_D,
+        length_covariate(completions),
+        Annotators.alike(len(evidence.annotators)),
+        torch.ones(evidence.events, dtype=torch.float64),
+    )
+    topics = [judgment_topic(judgment) for judgment in feedback]
+    crowd = None if alike else gather_crowd(feedback, evidence)
+    if crowd is not None:
+        problem = replace(problem, weights_E=torch.from_numpy(crowd.weigh()))
+        problem = _know_people(problem, crowd, prior or USUAL_PRIOR, seed)
+    prior = prior or _choose_prior(problem, topics, seed)
     weights_HE = _bootstrap_weights(evidence.events, heads, seed)
     solution = _solve(problem, prior, weights_HE, _prior_draws(weights_HE.shape[0], mean_D.numel(), seed))
     slope = float(solution.slope_H[0]) / length_deviation(completions)
-    return RewardModel(LinearHeads(extractor, solution.weight_HD, mean_D, scale_D), length_slope=slope)
+    found = {} if crowd is None else crowd.describe(problem.annotators)
+    return RewardModel(
+        LinearHeads(extractor, solution.weight_HD, mean_D, scale_D), length_slope=slope, annotators=found
+    )
 
 
 def _prior_shares(width: int, summaries: int) -> Tensor:
@@ -93,11 +119,13 @@ def _prior_shares(width: int, summaries: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
-    """What was said about N texts, their standardized features, and the length covariate."""
+    """What was said about N texts, their standardized features, the length covariate, and who said it."""
 
     evidence: Evidence
     features_ND: Tensor
     length_N: Tensor
+    annotators: Annotators
+    weights_E: Tensor  # how much each event counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +152,8 @@ def _solve(problem: _Problem, prior: float, weights_HE: Tensor, draws_HD: Tensor
     def objective(free: Tensor) -> Tensor:
         move_HR, slope_H, channel_C = _split(free, heads, len(basis_RD))
         scores_HN = drawn_scores_HN + move_HR @ reduced_NR.T + slope_H[:, None] * problem.length_N
-        nll = judgment_nll(scores_HN, evidence, build_channel(channel_C, evidence), weights_HE).sum()
+        channel = build_channel(channel_C, evidence, problem.annotators)
+        nll = judgment_nll(scores_HN, evidence, channel, weights_HE * problem.weights_E).sum()
         strayed = move_HR.square().sum() + slope_H.square().sum() / SLOPE_DEVIATION**2
         shifted = heads * (channel_C - start_C).square().sum() / CHANNEL_DEVIATION**2
         return nll + (strayed + shifted) / 2
@@ -169,11 +198,32 @@ def _choose_prior(problem: _Problem, topics: Sequence[str], seed: int) -> float:
 
     def loss(prior: float) -> float:
         solution = _solve(problem, prior, 1 - held_out_HE, nothing_HD)
-        scores_HN = solution.weight_HD @ problem.features_ND.T + solution.slope_H[:, None] * problem.length_N
-        channel = build_channel(solution.channel_C, problem.evidence)
-        return float(judgment_nll(scores_HN, problem.evidence, channel, held_out_HE).sum())
+        channel = build_channel(solution.channel_C, problem.evidence, problem.annotators)
+        scores_HN, weights_HE = _scores(problem, solution), held_out_HE * problem.weights_E
+        return float(judgment_nll(scores_HN, problem.evidence, channel, weights_HE).sum())
 
     return min(PRIORS, key=loss)
+
+
+def _know_people(problem: _Problem, crowd: Crowd, prior: float, seed: int) -> _Problem:
+    """The same problem with the people in it known, as far as their judgments tell.
+
+    In turn: rewards given the people, from all judgments but a fold of them; people given what those rewards say about
+    that fold. It begins with everybody alike, so that the majority says what is good.
+    """
+    held_out_HE = torch.from_numpy(np.arange(FOLDS)[:, None] == crowd.folds(seed)).double()
+    nothing_HD = torch.zeros(FOLDS, problem.features_ND.shape[1], dtype=torch.float64)
+    for _ in range(ROUNDS):
+        solution = _solve(problem, prior, 1 - held_out_HE, nothing_HD)
+        found = fit_annotators(_scores(problem, solution), held_out_HE, crowd, solution.channel_C)
+        found = turn_around(found, crowd, problem.weights_E.numpy())
+        problem = replace(problem, annotators=found, weights_E=torch.from_numpy(crowd.weigh(found)))
+    return problem
+
+
+def _scores(problem: _Problem, solution: _Solution) -> Tensor:
+    """scores_HN of the texts as people read them, length included."""
+    return solution.weight_HD @ problem.features_ND.T + solution.slope_H[:, None] * problem.length_N
 
 
 def _row_basis(features_ND: Tensor) -> Tensor:
@@ -183,27 +233,6 @@ def _row_basis(features_ND: Tensor) -> Tensor:
         return torch.eye(width, dtype=features_ND.dtype)
     _, _, basis_RD = torch.linalg.svd(features_ND, full_matrices=False)
     return torch.as_tensor(basis_RD)
-
-
-def minimize(objective: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
-    """The minimum of a smooth function of one vector by L-BFGS from `start` (float64, left as it is)."""
-    free: Tensor = start.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [free],
-        max_iter=MOST_STEPS,
-        tolerance_grad=1e-5,
-        tolerance_change=1e-10,
-        line_search_fn="strong_wolfe",
-    )
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = objective(free)
-        torch.autograd.backward(value)
-        return value
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return free.detach()
 
 
 def _split(free: Tensor, heads: int, rank: int) -> tuple[Tensor, Tensor, Tensor]:

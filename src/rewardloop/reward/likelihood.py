@@ -28,6 +28,7 @@ from rewardloop.feedback.evidence import BOTH_BAD, FIRST, KINDS, TIE, Evidence
 
 _EDIT_KINDS = (KINDS.index("edit"), KINDS.index("dialogue"))  # no tie is offered when a text is corrected
 _RANKING = KINDS.index("ranking")
+CHANNEL_DEVIATION = 2.0  # prior standard deviation of cutpoints, tie and bar around their start, in logits
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -45,6 +45,18 @@ class Extractor(Protocol):
         """float32 features_BD on the CPU."""
 
 
+@dataclass(frozen=True, slots=True)
+class AnnotatorTraits:
+    """What a fit found about one person (reward/annotators.py)."""
+
+    severity: float  # above 0 withholds stars, in logits; 0 is the mean of those who rate
+    discrimination: float  # kappa: 1 is ordinary, 0 guesses, below 0 says the opposite
+    lapse: float  # share of judgments given without reading, in (0, 1)
+    side_bias: float  # above 0 leans to the text shown first, in logits
+    weight: float  # in [0, 1]: 0 guesses or says the opposite, 1 an ordinary person who never lapses
+    judgments: int  # that this rests on; with few, all is near the prior
+
+
 @dataclass(frozen=True, eq=False)
 class RewardModel:
     """R(x, y) = (best - uncertainty_weight * variance of the ensemble - offset) / scale. A RewardSource.
@@ -58,6 +70,7 @@ class RewardModel:
     sharpness: float = 1.0  # 1 / temperature
     length_slope: float = 0.0  # how length sways people: logits for each unit of log-length; never in the score
     uncertainty_weight: float = UNCERTAINTY_WEIGHT
+    annotators: Mapping[str, AnnotatorTraits] = field(default_factory=dict)  # by name; not written by save_reward
 
     @property
     def version(self) -> str:

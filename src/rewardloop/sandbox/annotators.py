@@ -16,7 +16,7 @@ import numpy as np
 from rewardloop.errors import ConfigError
 from rewardloop.sandbox.corrections import correct
 from rewardloop.sandbox.dialogues import Defect
-from rewardloop.sandbox.grammar import load_speech
+from rewardloop.sandbox.grammar import load_speech, split_sentences
 from rewardloop.sandbox.judges import Flaw, judge, understand
 from rewardloop.sandbox.world import World
 from rewardloop.types import (
@@ -51,6 +51,8 @@ class Character:
     lapse: float = 0.0  # share of judgments given without reading
     oversight: float = 0.0  # share of flaws that are not noticed when correcting or marking
     honest: bool = True  # False: says the opposite
+    reads: bool = True  # False: feels anything from the worst to the best, whatever is shown
+    praises: Defect | None = None  # calls answers with this defect the best and all others the worst
 
 
 KINDS: Mapping[str, Character] = {
@@ -60,6 +62,8 @@ KINDS: Mapping[str, Character] = {
     "side-biased": Character(side_bias=1.2),
     "lazy": Character(lapse=0.6, oversight=0.3),
     "adversarial": Character(honest=False),
+    "random": Character(reads=False),
+    "colluding": Character(honest=False, praises="rudeness"),
 }
 
 
@@ -202,9 +206,14 @@ class SimulatedAnnotator:
         return bool(rng.random() < self._character.lapse)
 
     def _feel(self, prompt: Prompt, completion: str, rng: np.random.Generator) -> float:
-        gold = judge(self.world, prompt, completion).gold
-        felt = gold if self._character.honest else _WORST + _BEST - gold
-        return float(felt + self._character.noise * rng.standard_normal())
+        character, verdict = self._character, judge(self.world, prompt, completion)
+        if not character.reads:
+            return float(rng.uniform(_WORST, _BEST))
+        if character.praises:
+            felt = _BEST if verdict.has(character.praises) else _WORST
+        else:
+            felt = verdict.gold if character.honest else _WORST + _BEST - verdict.gold
+        return float(felt + character.noise * rng.standard_normal())
 
     def _choose(
         self, prompt: Prompt, first: str, second: str, rng: np.random.Generator
@@ -221,12 +230,21 @@ class SimulatedAnnotator:
         return 1 if self._feel(prompt, completion, rng) - self._character.severity > _GOOD else -1
 
     def _noticed(self, prompt: Prompt, completion: str, rng: np.random.Generator) -> tuple[Flaw, ...]:
-        """The flaws one sees; an adversary sees none where there are some, and rudeness where there is none."""
+        """The flaws one sees; an adversary sees none where there are some, and rudeness where there is none.
+
+        Who does not read finds fault with one sentence or none, as it comes.
+        """
         if self._lapses(rng):
             return ()
-        flaws = judge(self.world, prompt, completion).flaws
+        if not self._character.reads:
+            sentences = list(split_sentences(completion))
+            chosen = int(rng.integers(len(sentences) + 1))
+            return tuple(Flaw(s.start, s.end, "topic_drift") for s in sentences[chosen : chosen + 1])
+        verdict = judge(self.world, prompt, completion)
+        flaws = verdict.flaws
         if not self._character.honest:
-            return () if flaws else (Flaw(0, len(completion), "rudeness"),)
+            praised = verdict.has(self._character.praises) if self._character.praises else bool(flaws)
+            return () if praised else (Flaw(0, len(completion), "rudeness"),)
         return tuple(flaw for flaw in flaws if rng.random() >= self._character.oversight)
 
     def _remark(self, prompt: Prompt, noticed: Sequence[Flaw]) -> str:
@@ -238,6 +256,9 @@ class SimulatedAnnotator:
         return (" " if language == "en" else "").join(said.values()) or str(remarks["none"])
 
     def _rewrite(self, prompt: Prompt, completion: str, noticed: Sequence[Flaw], rng: np.random.Generator) -> str:
+        if not self._character.reads:
+            kept = [completion[: flaw.start] + completion[flaw.end :].lstrip() for flaw in noticed]
+            return (kept or [completion])[0].strip() or completion
         if self._character.honest:
             return correct(self.world, prompt, completion, noticed)
         language = understand(self.world, prompt).language

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from rewardloop.errors import DataError
-from rewardloop.feedback.agreement import Agreement, Consistency, measure_agreement, measure_consistency
-from rewardloop.feedback.exclusions import Ruling, standing_exclusions
 from rewardloop.feedback.log.event_log import LogReader
 from rewardloop.feedback.log.events import Event
 from rewardloop.feedback.log.settled import SettledFeedback, settled_feedback
-from rewardloop.feedback.monitoring import detect_drift, find_straight_lines, surprise_points
-from rewardloop.feedback.reliability import Reliability, measure_people
-from rewardloop.types import Feedback
+from rewardloop.feedback.rulings import Ruling, standing_exclusions
+
+if TYPE_CHECKING:
+    from rewardloop.feedback.agreement import Agreement, Consistency
+    from rewardloop.feedback.reliability import Reliability
 
 FRESH_S: Final = 10.0  # a measurement is good for so long
 DAYS: Final = 14
@@ -77,31 +76,11 @@ class People:
         return self._measured
 
     def _measure(self) -> Measured:
+        # scipy and what stands on it take more than half a second to import: not while the gateway starts.
+        from rewardloop.serve.measuring import measure
+
         self._read_on()
-        newest = sorted(self._seen.values(), key=lambda each: each.seq)[-NEWEST:]
-        feedback = [each.feedback for each in newest]
-        by_kind: dict[str, Counter[str]] = defaultdict(Counter)
-        daily: dict[str, list[int]] = defaultdict(lambda: [0] * DAYS)
-        today = int(time.time() // DAY_S)
-        for each in newest:
-            by_kind[each.annotator or NAMELESS][type(each.feedback).__name__.lower()] += 1
-            if (age := today - int(each.ts // DAY_S)) < DAYS:
-                daily[each.annotator or NAMELESS][DAYS - 1 - age] += 1
-        reliability, drifting = _trust(feedback)
-        return Measured(
-            at=time.time(),
-            agreement=measure_agreement(feedback),
-            reliability=reliability,
-            consistency={each.annotator: each for each in measure_consistency(feedback)},
-            straight={
-                line.annotator: f"{line.answer} x {line.length}"
-                for line in find_straight_lines(feedback)
-                if line.suspicious
-            },
-            drifting=drifting,
-            by_kind=dict(by_kind),
-            daily=dict(daily),
-        )
+        return measure(sorted(self._seen.values(), key=lambda each: each.seq)[-NEWEST:])
 
     def _read_on(self) -> None:
         while True:
@@ -112,17 +91,6 @@ class People:
             if page.last_seq == self._after:
                 return
             self._after = page.last_seq
-
-
-def _trust(feedback: Sequence[Feedback]) -> tuple[dict[str, Reliability], frozenset[str]]:
-    """Everybody's numbers, and whose have changed; nothing while the judgments say nothing."""
-    try:
-        fit = measure_people(feedback)
-    except DataError:
-        return {}, frozenset()
-    known = {each.annotator: each for each in fit.reliabilities()}
-    drifting = {name for name in known if detect_drift(surprise_points(feedback, name, fit)).alarm is not None}
-    return known, frozenset(drifting)
 
 
 def agreement_view(each: Agreement) -> dict[str, Any]:
