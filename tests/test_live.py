@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,11 @@ import torch
 
 from live_town import QUICK, LogStage, Town
 from rewardloop.errors import StoreError
-from rewardloop.feedback.log.events import NewEvent
+from rewardloop.feedback.log.events import NewEvent, stored_event
 from rewardloop.feedback.splits import judgment_topic
+from rewardloop.loop.live import comparison
+from rewardloop.loop.live import learner as learner_module
+from rewardloop.loop.live.comparison import Compared
 from rewardloop.loop.live.decisions import Decisions
 from rewardloop.loop.live.gate import Look, harms, is_worse, judge_candidate
 from rewardloop.loop.live.learner import LiveLearner
@@ -23,18 +26,26 @@ from rewardloop.loop.live.prompts import PromptPool
 from rewardloop.loop.live.refit import CarefulReward, implied_pairs, surprise
 from rewardloop.loop.manifests import list_versions, read_manifest
 from rewardloop.loop.rewards import LearnedReward
-from rewardloop.loop.weights import open_part
+from rewardloop.loop.weights import open_part, publish_version
 from rewardloop.reward.fitting import LinearHeads
 from rewardloop.reward.model import RewardModel
 from rewardloop.types import THUMB, Edit, Feedback, Preference, Ranking, Rating
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Any:
+def small_rounds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One thread, few canaries, few iterations: a round in a second or two."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    make_small(monkeypatch)
     yield
     torch.set_num_threads(before)
+
+
+def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "AT_ONCE", 32)
+    monkeypatch.setattr(comparison, "LOOKS", 1)
+    monkeypatch.setattr(learner_module, "ITERATIONS", 2)
 
 
 # ---------------------------------------------------------------- memory
@@ -298,8 +309,6 @@ def test_decisions_follow_the_log() -> None:
 
 
 def event_at(seq: int, kind: str, body: dict[str, Any], actor_kind: str) -> Any:
-    from rewardloop.feedback.log.events import stored_event
-
     given = NewEvent(kind=kind, actor_id="x", actor_kind=actor_kind, body=body)
     return stored_event(given, seq=seq, event_id=f"e{seq}", ts=0.0)
 
@@ -378,17 +387,19 @@ def story(folder: Path) -> Town:
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Town:
     torch.set_num_threads(1)
     town = story(tmp_path_factory.mktemp("whole"))
-    learner = small_rounds(town)
-    for _ in range(4):
-        assert learner.round()
+    with pytest.MonkeyPatch.context() as patches:
+        make_small(patches)
+        learner = seeded(town)
+        for _ in range(3):
+            assert learner.round()
     return town
 
 
-def small_rounds(town: Town) -> LiveLearner:
+def seeded(town: Town) -> LiveLearner:
     return town.learner(replace(QUICK, seed=1))
 
 
-@pytest.mark.parametrize("killed_at", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("killed_at", [2, 3, 4, 5])
 @pytest.mark.parametrize("after", [False, True])
 def test_whoever_is_killed_comes_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: Town, killed_at: int, after: bool
@@ -398,31 +409,32 @@ def test_whoever_is_killed_comes_to_the_same_bits(
     fragile.left, fragile.after = killed_at, after
     town.stage = fragile
     with pytest.raises(StoppedError):
-        learner = small_rounds(town)
+        learner = seeded(town)
         while True:
             learner.round()
     town.stage = LogStage(town.log)
-    learner = small_rounds(town)
-    while learner.newest < 4:
+    learner = seeded(town)
+    while learner.newest < 3:
         assert learner.round()
-    for version in range(1, 5):
+    for version in range(1, 4):
         expected, found = weights_of(uninterrupted, version), weights_of(town, version)
         assert all(torch.equal(expected[name], found[name]) for name in expected), version
     assert town.stage.events("policy.gated")[-1] == uninterrupted.stage.events("policy.gated")[-1]
-    published = [each["version"] for each in town.stage.events("policy.published")]
-    assert sorted(set(published)) == published[-len(set(published)) :] or len(published) - len(set(published)) <= 1
+    # what was stored may be said once more by whoever did not hear that it was; the gateway knows it by its key
+    gated = [each["version"] for each in town.stage.events("policy.gated")]
+    assert sorted(set(gated)) == [1, 2, 3]
 
 
 def test_a_damaged_newest_version_is_passed_over(tmp_path: Path) -> None:
     town = story(tmp_path)
-    learner = small_rounds(town)
+    learner = seeded(town)
     learner.round()
     learner.round()
     newest = read_manifest(town.registry / "v2.json")
     data = bytearray(newest.file("state").read_bytes())
     data[-1] ^= 1
     newest.file("state").write_bytes(data)
-    again = small_rounds(town)
+    again = seeded(town)
     assert (again.parent, again.newest) == (1, 2)
     assert again.round()
     assert next(each.version for each in list_versions(town.registry)) == 3
@@ -432,13 +444,13 @@ def test_a_full_disk_in_mid_publish_leaves_nothing_half_visible(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     town = story(tmp_path)
-    learner = small_rounds(town)
+    learner = seeded(town)
     monkeypatch.setattr("rewardloop.loop.weights.save_file", full_disk)
     with pytest.raises(StoreError, match="No space left"):
         learner.round()
     assert [each.version for each in list_versions(town.registry)] == [0]
     monkeypatch.undo()
-    again = small_rounds(town)
+    again = seeded(town)
     assert again.round()
     assert again.newest == 1
 
@@ -466,15 +478,14 @@ def test_a_policy_of_not_numbers_is_never_published(tmp_path: Path, monkeypatch:
     assert town.stage.decided().serving == 0
 
 
-def test_harm_that_is_served_is_rolled_back_at_the_next_look(tmp_path: Path) -> None:
+def test_harm_that_is_served_is_rolled_back_at_the_next_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A version that says one word for ever was let in by a person who meant well."""
+    monkeypatch.setattr(comparison, "AT_ONCE", 64)
     town = Town(tmp_path)
     learner = town.learner()
     town.talk(24)
     learner.round()
     ruined = {name: torch.zeros_like(value) for name, value in weights_of(town, 1).items()}
-    from rewardloop.loop.weights import publish_version
-
     publish_version(town.registry, 2, {"policy": ruined}, model="builtin")
     learner.newest = 2
     LogStage(town.log, "user").activate(2, "looks fine")
@@ -496,8 +507,6 @@ def test_the_third_roll_back_asks_for_a_person(tmp_path: Path) -> None:
     learner.newest = 3
     learner.decisions = town.stage.decided()
     first, bad = look(0.0, 0), look(-2.0, 1)
-    from rewardloop.loop.live.comparison import Compared
-
     town.stage.activate(4, "gate")
     learner.decisions = town.stage.decided()
     learner._look_after(Compared(bad, bad, first, first, 0.0))
