@@ -20,6 +20,7 @@ from rewardloop.loop.processes.lifeline import hold_on
 from rewardloop.serve.app import make_app, set_up_logging
 from rewardloop.serve.engine_client import EngineClient
 from rewardloop.serve.gateway import Gateway
+from rewardloop.serve.http import LimitedHttp
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SETUP_TOKEN = "REWARDLOOP_SETUP_TOKEN"  # noqa: S105 - the name of a variable
@@ -52,7 +53,7 @@ def main() -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
-        h11_max_incomplete_event_size=16 * 1024,
+        http=LimitedHttp,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=3,
         ws_max_size=1 << 20,

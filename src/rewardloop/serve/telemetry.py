@@ -40,6 +40,17 @@ class Telemetry:
             "rewardloop_weight_version", "Weights that spoke the newest token", registry=registry
         )
 
+        self._of_request: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # to look labels up is slow
+
+    def saw_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """A request was answered, `seconds` after it came."""
+        key = (method, route, status)
+        if (found := self._of_request.get(key)) is None:
+            found = self.requests.labels(method, route, str(status)), self.request_seconds.labels(route)
+            self._of_request[key] = found
+        found[0].inc()
+        found[1].observe(seconds)
+
     def saw_first_token(self, seconds: float) -> None:
         self.first_token_seconds.observe(seconds)
         self.first_tokens.append((time.time(), seconds))
