@@ -22,6 +22,9 @@ from rewardloop.serve.engine_client import EngineClient
 from rewardloop.serve.gateway import Gateway
 from rewardloop.serve.http import LimitedHttp
 
+# How long the event loop and the thread that writes the log keep each other from the interpreter. Each statement of
+# SQLite and each system call gives it up; to get it back takes this long while the other is busy (usual: 5 ms).
+SWITCH_S = 0.0005
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SETUP_TOKEN = "REWARDLOOP_SETUP_TOKEN"  # noqa: S105 - the name of a variable
 
@@ -29,6 +32,7 @@ SETUP_TOKEN = "REWARDLOOP_SETUP_TOKEN"  # noqa: S105 - the name of a variable
 def main() -> None:
     given = _arguments()
     hold_on()
+    sys.setswitchinterval(SWITCH_S)
     set_up_logging()
     try:
         log = EventLog(given.database or data_url(given.data))

@@ -53,8 +53,10 @@ class Preferences:
         return next((criterion for criterion in self.settings.criteria if criterion.name == name), None)
 
     def with_criterion(self, criterion: Criterion) -> dict[str, Any]:
-        """The change that declares `criterion`, in place of one of the same name. Raises ApiError 409 where it is one too
-        many: what is stored must be readable when the gateway starts again."""
+        """The change that declares `criterion`, in place of one of the same name.
+
+        Raises ApiError 409 where it is one too many: what is stored must be readable when the gateway starts again.
+        """
         others = [each for each in self.settings.criteria if each.name != criterion.name]
         if len(others) >= MOST_CRITERIA:
             raise ApiError(409, f"there are {MOST_CRITERIA} criteria, which is all that fit", param="name")
