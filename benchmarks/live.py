@@ -1,15 +1,20 @@
-"""The whole product at work, seed by seed: python benchmarks/live.py [--quick] [--json FILE] [--seeds N]
+"""The whole product at work, seed by seed: python benchmarks/live.py [--quick] [--json FILE] [--threads N] [--seeds N]
 
 Every seed is one `rewardloop simulate --live`: a place opened by `rewardloop up`, a careful simulated person who asks
 by HTTP and gives 100 judgments at one a second, a learner beside the server, gold on held-out prompts afterwards.
 Times run from the acknowledgment of a judgment. A judgment that no served version had learned from in the end (the
 gate held what came of it, because it was not better) counts as one that takes for ever.
+
+--threads places are open side by side; each has three processes, so that two cores are shared already by one.
 """
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -30,7 +35,8 @@ def main() -> None:
         del arguments[at : at + 2]
     options = parse_options(__doc__, arguments)
     events = 30 if options.quick else EVENTS
-    found = [_run(seed, events) for seed in range(1 if options.quick else seeds)]
+    with ThreadPoolExecutor(max_workers=max(1, options.threads)) as pool:
+        found = list(pool.map(partial(_run, events), range(1 if options.quick else seeds)))
     claimed = not options.quick
     report(
         "Learning while serving",
@@ -61,11 +67,16 @@ def main() -> None:
     )
 
 
-def _run(seed: int, events: int) -> Found:
+def _run(events: int, seed: int) -> Found:
     with tempfile.TemporaryDirectory(prefix="rl-") as name:
-        console = Console(file=sys.stderr)
-        console.print(f"seed {seed}")
-        return simulate_live(Path(name), Visit(events=events, longest_s=LONGEST_S, seed=seed), None, console)
+        console = Console(file=io.StringIO())  # bars of several places would write over each other
+        found = simulate_live(Path(name), Visit(events=events, longest_s=LONGEST_S, seed=seed), None, console)
+        print(
+            f"seed {seed}: gold {found.gain:+.3f} [{found.gain_low:+.3f}, {found.gain_high:+.3f}], "
+            f"{found.live} of {found.events} live, median {_known(found.median_live_s):.0f} s, {found.seconds:.0f} s",
+            flush=True,
+        )
+        return found
 
 
 def _known(seconds: float | None) -> float:
