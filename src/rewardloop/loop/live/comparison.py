@@ -58,7 +58,7 @@ def compare_versions(
         for place, tensors in enumerate(weights):
             with speaking_as(learner, tensors):
                 said[place] += _answers(learner, prompts, derive_seed(seed, "look", number, look, place))
-        looks = [_look(completions, judges) for completions in said]
+        looks = [look_at(completions, judges) for completions in said]
         if is_decided(looks[0], looks[1]):
             break
     candidate, active, before, first = looks
@@ -100,7 +100,8 @@ def _answers(learner: Learner, prompts: Sequence[Prompt], seed: int) -> list[Com
     return list(rollout.completions)
 
 
-def _look(completions: Sequence[Completion], judges: Judges) -> Look:
+def look_at(completions: Sequence[Completion], judges: Judges) -> Look:
+    """What reward and judge think of some answers."""
     prompts, texts = [c.prompt for c in completions], [c.text for c in completions]
     return Look(
         judged_B=judges.judge.score(prompts, texts),
