@@ -71,6 +71,23 @@ METRICS: Mapping[str, Metric] = {
     "held_out/wrong_facts": Metric("share of held-out answers with a wrong fact", "falls"),
     "held_out/topic_drift": Metric("share of held-out answers that leave the topic", "falls"),
     "held_out/rudeness": Metric("share of held-out answers that are rude", "falls"),
+    "reward/new_nll": Metric(
+        "mean -log P of new judgments' order, before they were learned from", "below new_nll_before"
+    ),
+    "reward/new_nll_before": Metric("the same by the reward in force until then", "about 0.5"),
+    "reward/old_nll": Metric("mean -log P of old judgments' order, after a refit", "at most 1 % over old_nll_before"),
+    "reward/old_nll_before": Metric("the same by the reward in force until then", "about 0.5"),
+    "live/joined": Metric("served answers with fresh judgments among the samples of a round", "rises with use"),
+    "gate/win_rate": Metric(
+        "win rate of a candidate against the active version by the judge, ties one half", "above 0.5"
+    ),
+    "gate/win_rate_low": Metric("lower end of its anytime-valid 95 % interval", "above 0.5 lets it in"),
+    "gate/win_rate_high": Metric("upper end of its anytime-valid 95 % interval", "below 0.5 sends it back"),
+    "gate/evidence": Metric("greatest e-process against a win rate of 1/2 or less", "20 or more lets it in"),
+    "gate/comparisons": Metric("canary answers compared", "64 to 320"),
+    "gate/length": Metric("mean answer length as a share of the untouched model's", "0.5 to 1.75"),
+    "gate/repetition": Metric("share of repeated 3-grams minus the untouched model's", "at most 0.1"),
+    "gate/disagreement": Metric("disagreement of the ensemble as a multiple of that at the untouched model", "below 3"),
     "text/repetition": Metric("share of repeated 3-grams within an answer", "no rise"),
     "text/length": Metric("mean length of held-out answers, characters", "no steady rise"),
 }
