@@ -95,8 +95,11 @@ def simulate_live(out: Path, visit: Visit, recipe_file: Path | None, console: Co
 
 
 @contextmanager
-def opened(data: Path, recipe: Path | None, seed: int) -> Iterator[tuple[str, str]]:
-    """A place that is served and learns, in processes of its own: its address and a key. Raises StoreError."""
+def opened(data: Path, recipe: Path | None, seed: int, password: str | None = None) -> Iterator[tuple[str, str]]:
+    """A place that is served and learns, in processes of its own: its address and a key. Raises StoreError.
+
+    Its owner is called Simulation; without `password` nobody can come in as such.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -108,7 +111,7 @@ def opened(data: Path, recipe: Path | None, seed: int) -> Iterator[tuple[str, st
         token = _setup_token(process)
         threading.Thread(target=process.communicate, daemon=True).start()  # nobody else reads what it says
         url = f"http://127.0.0.1:{port}"
-        yield url, move_in(url, token)
+        yield url, move_in(url, token, password or token)
     finally:
         process.send_signal(signal.SIGINT)
         try:
