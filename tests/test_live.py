@@ -19,7 +19,7 @@ from rewardloop.loop.live import comparison
 from rewardloop.loop.live import learner as learner_module
 from rewardloop.loop.live.comparison import Compared
 from rewardloop.loop.live.decisions import Decisions
-from rewardloop.loop.live.gate import Look, harms, is_worse, judge_candidate
+from rewardloop.loop.live.gate import NOTHING_WON, Look, harms, is_worse, judge_candidate
 from rewardloop.loop.live.learner import LiveLearner
 from rewardloop.loop.live.memory import Memory, is_canary, is_watched, joinable, replayed
 from rewardloop.loop.live.prompts import PromptPool
@@ -257,6 +257,26 @@ def test_a_better_version_passes_and_an_equal_one_hardly_ever() -> None:
     assert sum("not_better" not in each.reasons and "loses" not in each.reasons for each in equal) <= 0.05 * 400
 
 
+def let_in(better: float, seed: int, versions: int = 6) -> bool:
+    """Whether one of a line of candidates, each `better` by so many deviations, is let in."""
+    wealth: tuple[float, ...] = NOTHING_WON
+    for at in range(versions):
+        number = 100 * seed + 2 * at
+        verdict = judge_candidate(
+            look(better, number), look(0.0, number + 1), look(0.0, 0), kl=1.0, target_kl=6.0, wealth=wealth
+        )
+        if verdict.passed:
+            return True
+        wealth = verdict.wealth
+    return False
+
+
+def test_small_steps_add_up_and_a_line_of_equals_does_not() -> None:
+    assert sum(let_in(0.2, seed) for seed in range(40)) > 30
+    assert sum(let_in(0.2, seed, versions=1) for seed in range(40)) < 20
+    assert sum(let_in(0.0, seed) for seed in range(300)) <= 0.05 * 300
+
+
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
@@ -304,6 +324,13 @@ def test_decisions_follow_the_log() -> None:
         decisions.note(event_at(seq, kind, body, actor_kind))
     assert (decisions.serving, decisions.before, decisions.paused, decisions.seq) == (1, 0, "holiday", 6)
     assert decisions.rolled_back == []  # a person did it
+    decisions.note(
+        event_at(6, "policy.gated", {"version": 3, "passed": False, "wealth": [1.0, 2.0, 0.0, 0.0]}, "system")
+    )
+    assert decisions.wealth == (1.0, 2.0, 0.0, 0.0)
+    decisions.note(event_at(6, "policy.activated", {"version": 1}, "user"))
+    assert decisions.wealth == NOTHING_WON
+    decisions = replace(decisions, active=[0, 1])
     decisions.note(event_at(7, "policy.rolled_back", {"version": 0, "from": 1}, "system"))
     assert (decisions.serving, decisions.rolled_back) == (0, [1])
 

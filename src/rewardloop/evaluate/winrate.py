@@ -51,11 +51,18 @@ def e_process(outcomes_N: np.ndarray, null: float = 0.5) -> np.ndarray:
     Outcomes lie in [0, 1], in the order judged; `null` is at most 1/2: no bet can lose more than the stake.
     Source: Waudby-Smith and Ramdas 2010.09686.
     """
-    assert 0 <= null <= 0.5, null
-    bets_L = np.array(BETS)
-    log_wealth_NL = np.log1p(2 * bets_L * (outcomes_N[:, None] - null)).cumsum(0)
-    evidence_N: np.ndarray = np.exp(log_wealth_NL).mean(-1)
+    evidence_N: np.ndarray = np.exp(log_wealth(outcomes_N, null)).mean(-1)
     return evidence_N
+
+
+def log_wealth(outcomes_N: np.ndarray, null: float = 0.5) -> np.ndarray:
+    """Log of what each of the BETS has come to after each judgment, [N, L]; see `e_process`.
+
+    What was won on one candidate may be staked on the next: the sum tests "not one of them is better".
+    """
+    assert 0 <= null <= 0.5, null
+    log_wealth_NL: np.ndarray = np.log1p(2 * np.array(BETS) * (outcomes_N[:, None] - null)).cumsum(0)
+    return log_wealth_NL
 
 
 def first_decision(outcomes_N: np.ndarray, alpha: float = 0.05) -> int | None:

@@ -43,11 +43,17 @@ class Compared:
 
 
 def compare_versions(
-    learner: Learner, judges: Judges, canaries: Sequence[Prompt], weights: Sequence[Weights], number: int
+    learner: Learner,
+    judges: Judges,
+    canaries: Sequence[Prompt],
+    weights: Sequence[Weights],
+    number: int,
+    wealth: Sequence[float],
 ) -> Compared:
     """Answers of the candidate, the active version, the one before, and the first, until it is decided.
 
-    `weights` in that order; `number` seeds the draw. The engine speaks as the learner's policy again afterwards.
+    `weights` in that order; `number` seeds the draw; `wealth` is what the gate has won against the active version. The
+    engine speaks as the learner's policy again afterwards.
     """
     seed = learner.recipe.seed
     said: list[list[Completion]] = [[] for _ in weights]
@@ -59,7 +65,7 @@ def compare_versions(
             with speaking_as(learner, tensors):
                 said[place] += _answers(learner, prompts, derive_seed(seed, "look", number, look, place))
         looks = [look_at(completions, judges) for completions in said]
-        if is_decided(looks[0], looks[1]):
+        if is_decided(looks[0], looks[1], wealth):
             break
     candidate, active, before, first = looks
     rollout = Rollout(tuple(said[0]), tuple(range(len(said[0]))))

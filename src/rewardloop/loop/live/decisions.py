@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from rewardloop.feedback.log.events import Event
+from rewardloop.loop.live.gate import NOTHING_WON
 
 POLICY_EVENTS: Final = (
     "policy.published",
@@ -26,6 +27,7 @@ class Decisions:
     seq: int = 0  # everything up to here is known
     published: set[int] = field(default_factory=set)
     gated: set[int] = field(default_factory=set)
+    wealth: tuple[float, ...] = NOTHING_WON  # of the gate, against the version that is served
     rolled_back: list[int] = field(default_factory=list)  # versions that were taken back by the learner itself
 
     @property
@@ -47,9 +49,12 @@ class Decisions:
                 self.published.add(version)
             case "policy.gated":
                 self.gated.add(version)
+                self.wealth = tuple(event.body.get("wealth") or NOTHING_WON)
             case "policy.activated":
                 self.active.append(version)
+                self.wealth = NOTHING_WON
             case "policy.rolled_back":
+                self.wealth = NOTHING_WON
                 if event.actor_kind == "system":
                     self.rolled_back.append(int(event.body.get("from", self.serving)))
                 if version in self.active:

@@ -1,12 +1,13 @@
 """Whether a version may be served: what it says to the canaries, against what the active version and the first one say.
 
-The win rate is an e-process (evaluate.winrate): it may be looked at after every batch of answers, and lets an equal
-version pass in at most 5 % of all cases.
+The win rate is an e-process (evaluate.winrate): it may be looked at after every batch of answers, and lets one of a
+line of versions that are no better than the active one pass in at most 5 % of all cases. What one candidate has won is
+staked on the next, as long as the active version stays: several small steps add up to evidence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from rewardloop.evaluate.convergence import KL_BUDGET
 from rewardloop.evaluate.defects import is_inferior
-from rewardloop.evaluate.winrate import e_process, win_outcomes, win_rate_interval
+from rewardloop.evaluate.winrate import BETS, e_process, log_wealth, win_outcomes, win_rate_interval
 
 PROMOTION_ALPHA: Final = 0.05
 KILL_ALPHA: Final = 0.01
@@ -45,21 +46,35 @@ class Verdict:
     passed: bool
     reasons: tuple[str, ...]
     metrics: dict[str, float]
+    wealth: tuple[float, ...]  # log, of each bet, for the next candidate
 
 
-def judge_candidate(candidate: Look, active: Look, first: Look, *, kl: float, target_kl: float) -> Verdict:
+NOTHING_WON: Final = (0.0,) * len(BETS)
+
+
+def judge_candidate(
+    candidate: Look,
+    active: Look,
+    first: Look,
+    *,
+    kl: float,
+    target_kl: float,
+    wealth: Sequence[float] = NOTHING_WON,
+) -> Verdict:
     """Whether `candidate` may take the place of `active`.
 
     All three looks are at answers to the same prompts, place by place; `first` is the untouched model's. `kl`: nats per
-    sequence from it.
+    sequence from it. `wealth`: what candidates before it have won against the same active version.
     """
     outcomes_B = win_outcomes(candidate.judged_B, active.judged_B)
     win_rate, low, high = win_rate_interval(outcomes_B)
+    won_BL = np.array(wealth) + log_wealth(outcomes_B)
+    evidence = float(np.exp(won_BL).mean(-1).max())
     metrics = {
         "gate/win_rate": win_rate,
         "gate/win_rate_low": low,
         "gate/win_rate_high": high,
-        "gate/evidence": float(e_process(outcomes_B).max()),
+        "gate/evidence": evidence,
         "gate/comparisons": float(len(outcomes_B)),
         "gate/length": _mean(candidate.lengths_B) / max(_mean(first.lengths_B), 1.0),
         "gate/repetition": _mean(candidate.repetition_B) - _mean(first.repetition_B),
@@ -69,9 +84,11 @@ def judge_candidate(candidate: Look, active: Look, first: Look, *, kl: float, ta
     reasons = harms(candidate, active, first)
     if target_kl > 0 and not kl <= KL_BUDGET * target_kl:
         reasons.append("kl")
-    if metrics["gate/evidence"] < 1 / PROMOTION_ALPHA:
-        reasons.append("loses" if high < 0.5 else "not_better")
-    return Verdict(not reasons, tuple(reasons), metrics)
+    if high < 0.5:
+        reasons.append("loses")
+    elif evidence < 1 / PROMOTION_ALPHA or win_rate < 0.5:
+        reasons.append("not_better")
+    return Verdict(not reasons, tuple(reasons), metrics, tuple(won_BL[-1].tolist()))
 
 
 def harms(candidate: Look, active: Look, first: Look) -> list[str]:
@@ -98,11 +115,12 @@ def is_worse(active: Look, before: Look) -> bool:
     return bool(e_process(outcomes_B).max() >= 1 / KILL_ALPHA)
 
 
-def is_decided(candidate: Look, active: Look) -> bool:
+def is_decided(candidate: Look, active: Look, wealth: Sequence[float] = NOTHING_WON) -> bool:
     """Whether more answers could not change much: promotion is earned, or out of reach."""
     outcomes_B = win_outcomes(candidate.judged_B, active.judged_B)
-    _, _, high = win_rate_interval(outcomes_B)
-    return bool(e_process(outcomes_B).max() >= 1 / PROMOTION_ALPHA) or high < 0.5
+    win_rate, _, high = win_rate_interval(outcomes_B)
+    evidence = float(np.exp(np.array(wealth) + log_wealth(outcomes_B)).mean(-1).max())
+    return high < 0.5 or (evidence >= 1 / PROMOTION_ALPHA and win_rate >= 0.5)
 
 
 def _mean(values_B: np.ndarray) -> float:

@@ -295,10 +295,18 @@ class LiveLearner:
             self.prompts.canaries,
             [open_part(manifest), *(self._weights(version) for version in versions)],
             manifest.version,
+            self.decisions.wealth,
         )
-        target_kl = self.recipe.optimizer.target_kl
-        verdict = judge_candidate(found.candidate, found.active, found.first, kl=found.kl, target_kl=target_kl)
-        body = {"version": manifest.version, "passed": verdict.passed, "reasons": list(verdict.reasons)}
+        verdict = judge_candidate(
+            found.candidate,
+            found.active,
+            found.first,
+            kl=found.kl,
+            target_kl=self.recipe.optimizer.target_kl,
+            wealth=self.decisions.wealth,
+        )
+        body: dict[str, Any] = {"version": manifest.version, "passed": verdict.passed}
+        body |= {"reasons": list(verdict.reasons), "wealth": list(verdict.wealth)}
         self.place.stage.report("policy.gated", {**body, "metrics": verdict.metrics | self._measure(found)})
         if verdict.passed:
             try:
