@@ -49,8 +49,10 @@ class LogStage:
     def activate(self, version: int, reason: str) -> None:
         self._append("policy.activated", {"version": version, "before": self.decided().serving, "reason": reason})
 
-    def roll_back(self, reason: str) -> None:
+    def roll_back(self, leaving: int, reason: str) -> None:
         decided = self.decided()
+        if decided.serving != leaving:
+            return
         body = {"version": decided.before, "from": decided.serving, "reason": reason}
         self._append("policy.rolled_back", body)
 

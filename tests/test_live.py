@@ -374,7 +374,7 @@ def test_a_pause_holds_and_a_roll_back_is_obeyed(tmp_path: Path) -> None:
     town.talk(4)
     assert not learner.round()
     person.report("policy.resumed", {})
-    person.roll_back("on second thought")
+    person.roll_back(1, "on second thought")
     assert learner.round()
     parent = read_manifest(town.registry / "v2.json").facts["parent"]
     assert parent == 0
@@ -530,7 +530,7 @@ def test_the_third_roll_back_asks_for_a_person(tmp_path: Path) -> None:
     learner = town.learner()
     for version in (1, 2, 3):
         town.stage.activate(version, "gate")
-        town.stage.roll_back("worse")
+        town.stage.roll_back(version, "worse")
     learner.newest = 3
     learner.decisions = town.stage.decided()
     first, bad = look(0.0, 0), look(-2.0, 1)

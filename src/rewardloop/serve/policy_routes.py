@@ -118,6 +118,7 @@ class Choice(BaseModel):
 class Wish(BaseModel):
     model_config = ConfigDict(extra="forbid")
     reason: Reason = ""
+    leaving: Number | None = None  # the version to go back from; where another one is served, nothing is to be done
 
 
 class Learning(BaseModel):
@@ -163,7 +164,9 @@ async def choose(given: Choice, gateway: TheGateway, caller: TheCaller) -> JSONR
 
 @router.post("/api/policy/rollback")
 async def go_back(given: Wish, gateway: TheGateway, caller: TheCaller) -> JSONResponse:
-    """Serve the version that was active before."""
+    """Serve the version that was active before. Asked twice to leave the same version, it is left once."""
+    if given.leaving is not None and given.leaving != gateway.policy.serving:
+        return await _state(gateway)
     await roll_back(gateway, caller, given.reason)
     return await _state(gateway)
 

@@ -328,7 +328,7 @@ class LiveLearner:
         if not harm:
             return
         self._alarm("harm", f"Version {serving} does harm: {', '.join(harm)}.", seen(found.active))
-        self.place.stage.roll_back(", ".join(harm))
+        self.place.stage.roll_back(serving, ", ".join(harm))
         self._obey()
         recent = [version for version in self.decisions.rolled_back if version > self.newest - ROLL_BACK_WINDOW]
         if len(recent) >= MOST_ROLL_BACKS:

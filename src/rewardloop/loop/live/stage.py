@@ -34,8 +34,8 @@ class Stage(Protocol):
     def activate(self, version: int, reason: str) -> None:
         """Serve this version. Raises RefusedError where the engine will not."""
 
-    def roll_back(self, reason: str) -> None:
-        """Serve the version that was active before."""
+    def roll_back(self, leaving: int, reason: str) -> None:
+        """Serve the version that was active before `leaving`."""
 
 
 class GatewayStage:
@@ -59,8 +59,8 @@ class GatewayStage:
     def activate(self, version: int, reason: str) -> None:
         self._send("POST", "/api/policy/activate", {"version": version, "reason": reason})
 
-    def roll_back(self, reason: str) -> None:
-        self._send("POST", "/api/policy/rollback", {"reason": reason})
+    def roll_back(self, leaving: int, reason: str) -> None:
+        self._send("POST", "/api/policy/rollback", {"leaving": leaving, "reason": reason})
 
     def _send(self, method: str, path: str, body: Mapping[str, Any], key: str | None = None) -> None:
         """Until it is answered: a gateway that was killed comes back. Raises RefusedError, StoreError."""
