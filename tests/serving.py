@@ -26,6 +26,7 @@ from rewardloop.serve.access import Role, Scope
 from rewardloop.serve.app import make_app
 from rewardloop.serve.engine_client import EngineClient
 from rewardloop.serve.gateway import Gateway
+from rewardloop.serve.http import LimitedHttp
 
 SETUP = "the secret of the set-up link"
 PASSWORD = "correct horse battery"  # noqa: S105
@@ -222,7 +223,7 @@ def a_place(data: Path, engine: StubEngine | None = None, database: str | None =
         operators=OPERATORS,
     )
     app = make_app(gateway, hosts={"127.0.0.1", "localhost"})
-    with served(engine.app(), uds=str(path)), served(app, host="127.0.0.1", port=port):
+    with served(engine.app(), uds=str(path)), served(app, host="127.0.0.1", port=port, http=LimitedHttp):
         place = Place(f"http://127.0.0.1:{port}", data, engine, gateway)
         try:
             yield place

@@ -105,10 +105,10 @@ def test_full_disk_and_interruption_leave_a_run_that_goes_on(
     command = ["simulate", "--out", str(out), *SMALL]
     real_iterate = Learner.iterate
 
-    def interrupted(self: Learner, prompts: object, source: object, iteration: int) -> object:
+    def interrupted(self: Learner, prompts: object, source: object, iteration: int, **settings: object) -> object:
         if iteration == 1:
             raise KeyboardInterrupt
-        return real_iterate(self, prompts, source, iteration)  # type: ignore[arg-type]
+        return real_iterate(self, prompts, source, iteration, **settings)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(Learner, "iterate", interrupted)

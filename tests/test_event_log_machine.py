@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from rewardloop.feedback.log.settled import SETTLING_S, settled_feedback
 COMPLETIONS = [f"c{number}" for number in range(4)]
 NAMES = st.sampled_from(["e0", "e1"])
 TALKS = st.sampled_from([None, "t0"])
+
+STEPS = int(os.environ.get("REWARDLOOP_MACHINE_STEPS", "30"))  # of each run; before a release, thousands
 
 
 class LogMachine(RuleBasedStateMachine):
@@ -197,11 +200,11 @@ def test_any_order_of_things_on_sqlite(tmp_path: Path) -> None:
     class OnSqlite(LogMachine):
         new_url = staticmethod(lambda: f"sqlite:///{tmp_path}/{next(numbers)}/rewardloop.db")
 
-    _run(OnSqlite, examples=6, steps=30)
+    _run(OnSqlite, examples=6 if STEPS <= 30 else 1, steps=STEPS)
 
 
 def test_any_order_of_things_on_postgresql(postgres: Any) -> None:
     class OnPostgresql(LogMachine):
         new_url = staticmethod(postgres.new_database)
 
-    _run(OnPostgresql, examples=3, steps=30)
+    _run(OnPostgresql, examples=3 if STEPS <= 30 else 1, steps=STEPS)

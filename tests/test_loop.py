@@ -89,10 +89,8 @@ def test_the_policy_moved_and_every_metric_is_known(whole: Path) -> None:
     assert [line["loop/iteration"] for line in lines] == [0, 1, 2, 3, 4]
     assert [line["loop/events"] for line in lines] == [8, 8, 16, 16, 16]
     assert {name for line in lines for name in line} <= METRICS.keys()
-    assert all(
-        0 <= line["people/worst_weight"] <= line["people/weight_mean"] <= 1 for line in lines if "people/" in str(line)
-    )
     assert ["people/worst_weight" in line for line in lines] == [True, False, True, False, False]
+    assert 0 <= lines[2]["people/worst_weight"] < lines[2]["people/weight_mean"] <= 1
 
 
 def test_a_run_that_has_ended_can_be_run_again(whole: Path, tmp_path: Path) -> None:

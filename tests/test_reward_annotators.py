@@ -225,6 +225,17 @@ def test_few_judgments_leave_a_person_near_the_prior() -> None:
     assert crowd.describe(found)["new"].discrimination < -0.3
 
 
+def test_nobody_in_particular_stays_ordinary_and_is_what_others_are_compared_with() -> None:
+    known = Known(0)
+    nameless = [replace(judgment, annotator=None) for judgment in ask(known, [Person("x", lapse=0.3)], 200, seed=0)]
+    crowd, found = find(known, nameless + ask(known, [Person("opposed", kappa=-1)], 60, seed=1))
+    assert list(crowd.describe(found)) == ["opposed"]
+    assert crowd.describe(found)["opposed"].discrimination < -0.4
+    at = crowd.evidence.annotators.index("")
+    numbers = (found.severity_A, found.discrimination_A, found.lapse_A, found.side_bias_A)
+    assert [float(values[at]) for values in numbers] == [0, 1, 0, 0]
+
+
 def test_people_and_reward_together_find_the_adversary_and_order_texts_better() -> None:
     """T6.4: Spearman's correlation with the quality of fresh texts; with 3 bad of 10, 30 choices each."""
     people = [Person(f"ok{i}") for i in range(7)]

@@ -46,7 +46,7 @@ def test_pairs_show_the_character() -> None:
     assert 0.45 < agreement["lazy"] < 0.85
     assert 0.45 < agreement["side-biased"] < 0.85
     assert agreement["adversarial"] < 0.05
-    assert 0.35 < agreement["random"] < 0.65
+    assert 0.25 < agreement["random"] < 0.45  # and says "the same" of three pairs in ten
     assert agreement["colluding"] < 0.5
 
 

@@ -66,5 +66,27 @@ def test_a_full_disk_is_said_and_gets_over_itself(tmp_path: Path, monkeypatch: A
         assert len(found) == accepted + 1
 
 
+def test_a_failing_sync_acknowledges_nothing_and_gets_over_itself(tmp_path: Path, monkeypatch: Any) -> None:
+    def fail(*_: object) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+        raise error
+
+    given = {"kind": "comment", "text": "x", "target": {"external_id": "x"}}
+    with a_place(tmp_path) as place:
+        owner = place.owner
+        with monkeypatch.context() as patch:
+            patch.setattr(place.gateway.log.writer.dialect, "do_commit", fail)
+            for number in range(5):
+                reply = owner.post("/v1/feedback", json=given, headers={"idempotency-key": str(number)})
+                assert (reply.status_code, reply.json()["error"]["code"]) == (503, "storage_unavailable")
+                assert "retry-after" in reply.headers
+            assert owner.get("/healthz").status_code == 200
+            assert owner.get("/v1/feedback").json()["items"] == []
+        reply = owner.post("/v1/feedback", json=given, headers={"idempotency-key": "0"})
+        assert reply.status_code == 201
+        assert len(owner.get("/v1/feedback").json()["items"]) == 1
+
+
 def refused(owner: httpx2.Client, given: dict[str, Any], number: int) -> int:
     return owner.post("/v1/feedback", json={**given, "text": f"{number} " * 2000}).status_code

@@ -160,6 +160,57 @@ def test_headers_that_are_too_long(place: Place) -> None:
     assert reply.status_code in (400, 431)
 
 
+CHUNKED = b"POST /v1/feedback HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "more"),
+    [
+        (b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n", b"x-more: of it\r\n"),
+        (b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nx-long: ", b"x" * 100),
+        (b"GET /", b"x" * 100),
+        (CHUNKED + b"0\r\n", b"x-trailer: more\r\n"),
+        (CHUNKED + b"1;", b"extension=" + b"x" * 90),
+    ],
+    ids=["headers", "one header", "address", "trailers", "extensions"],
+)
+def test_who_sends_without_an_end_is_cut_off(place: Place, beginning: bytes, more: bytes) -> None:
+    host, port = place.base.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as raw:
+        raw.sendall(beginning)
+        sent = 0
+        with pytest.raises(OSError, match=r"(?i)reset|broken pipe"):
+            while sent < 32 << 20:
+                raw.sendall(more * 100)
+                sent += 100 * len(more)
+    assert sent < 16 << 20  # far less than it would have sent: what the buffers of the connection hold
+    assert place.owner.get("/healthz").status_code == 200
+
+
+def test_one_judgment_by_the_short_way_and_by_the_long_one(place: Place) -> None:
+    """What is wrong with a judgment is said by the route, what is sound is stored; nobody is let in by either."""
+    good = place.owner.post("/v1/feedback", json=RATING, headers={"idempotency-key": "short"})
+    again = place.owner.post("/v1/feedback", json=RATING, headers={"idempotency-key": "short"})
+    assert (good.status_code, again.status_code, good.json()["id"]) == (201, 200, again.json()["id"])
+    for wrong, param in [({**RATING, "value": "4"}, "value"), ({**RATING, "more": 1}, "more")]:
+        reply = place.owner.post("/v1/feedback", json=wrong)
+        assert reply.status_code == 400
+        assert param in reply.json()["error"]["param"]
+    for key in ("", "x" * 201):
+        reply = place.owner.post("/v1/feedback", json=RATING, headers={"idempotency-key": key})
+        assert reply.json()["error"]["param"] == "Idempotency-Key"
+    assert place.nobody().post("/v1/feedback", json=RATING).status_code == 401
+    assert place.person(Role.VIEWER).post("/v1/feedback", json=RATING).status_code == 403
+    assert place.program(Scope.INFER).post("/v1/feedback", json=RATING).status_code == 403
+
+
+def test_more_criteria_than_fit_are_refused_before_they_are_stored(tmp_path: Path) -> None:
+    with a_place(tmp_path) as fresh:
+        statuses = [fresh.owner.post("/v1/criteria", json={"name": f"c{n}"}).status_code for n in range(33)]
+        assert statuses == [201] * 31 + [409] * 2  # beside "overall"
+        assert fresh.owner.get("/v1/feedback", params={"after": 2**63}).status_code == 400
+
+
 @pytest.mark.parametrize(
     "path",
     [

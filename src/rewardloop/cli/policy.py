@@ -150,27 +150,31 @@ def _message(error: urllib.error.HTTPError) -> str:
 
 
 def _table(found: Mapping[str, Any]) -> Table:
-    table = Table(title="Versions, the newest first")
-    table.add_column("version")
-    table.add_column("published")
-    for heading in ("judgments", "win rate", "95 %", "KL"):
-        table.add_column(heading, justify="right")
-    for heading in ("gate", "digest"):
-        table.add_column(heading)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("version", no_wrap=True)
+    table.add_column("published", no_wrap=True)
+    for heading in ("judgments", "win rate, 95 %", "KL"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("gate")
+    table.add_column("digest", no_wrap=True)
     for row in found["versions"]:
         metrics = row["metrics"]
-        low, high = metrics.get("held_out/win_rate_low"), metrics.get("held_out/win_rate_high")
         table.add_row(
             f"v{row['version']}" + (" (served)" if row["active"] else "" if row["kept"] else " (gone)"),
-            (row["published_at"] or "")[:19].replace("T", " "),
+            (row["published_at"] or "")[5:16].replace("T", " "),
             str(row["feedback"] or ""),
-            _number(metrics.get("held_out/win_rate")),
-            "" if low is None or high is None else f"{low:.2f} to {high:.2f}",
+            _win_rate(metrics),
             _number(metrics.get("policy/kl")),
             _gate(row),
-            (row["digest"] or "")[:12],
+            (row["digest"] or "")[:8],
         )
     return table
+
+
+def _win_rate(metrics: Mapping[str, Any]) -> str:
+    value, low, high = (metrics.get(f"held_out/win_rate{end}") for end in ("", "_low", "_high"))
+    interval = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
+    return _number(value) + interval
 
 
 def _gate(row: Mapping[str, Any]) -> str:

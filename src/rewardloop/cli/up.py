@@ -8,7 +8,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -57,8 +56,6 @@ def up(
     for path in (learning.prompts, learning.recipe) if learning else ():
         if path is not None and not path.is_file():
             raise ConfigError(f"there is no file {path}")
-    if find_spec(LEARNER) is None:
-        learning = None
     name = BUILTIN if model == BUILTIN else Path(model).name
     threads = _engine_threads(learns=learning is not None)
     base = f"http://{host}:{port}"

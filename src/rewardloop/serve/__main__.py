@@ -20,8 +20,12 @@ from rewardloop.loop.processes.lifeline import hold_on
 from rewardloop.serve.app import make_app, set_up_logging
 from rewardloop.serve.engine_client import EngineClient
 from rewardloop.serve.gateway import Gateway
+from rewardloop.serve.http import LimitedHttp
 from rewardloop.serve.policy import LEARNER
 
+# How long the event loop and the thread that writes the log keep each other from the interpreter. Each statement of
+# SQLite and each system call gives it up; to get it back takes this long while the other is busy (usual: 5 ms).
+SWITCH_S = 0.0005
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SETUP_TOKEN = "REWARDLOOP_SETUP_TOKEN"  # noqa: S105 - the name of a variable
 OPERATORS = {LEARNER: "REWARDLOOP_LEARNER_TOKEN", "operator": "REWARDLOOP_OPERATOR_TOKEN"}  # whose secret is where
@@ -30,6 +34,7 @@ OPERATORS = {LEARNER: "REWARDLOOP_LEARNER_TOKEN", "operator": "REWARDLOOP_OPERAT
 def main() -> None:
     given = _arguments()
     hold_on()
+    sys.setswitchinterval(SWITCH_S)
     set_up_logging()
     try:
         log = EventLog(given.database or data_url(given.data))
@@ -55,7 +60,7 @@ def main() -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
-        h11_max_incomplete_event_size=16 * 1024,
+        http=LimitedHttp,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=3,
         ws_max_size=1 << 20,

@@ -33,6 +33,7 @@ from rewardloop.serve.access import require_complete
 from rewardloop.serve.activating import keep_up
 from rewardloop.serve.errors import ErrorEnvelope, install_error_handlers
 from rewardloop.serve.gateway import Gateway, admitted
+from rewardloop.serve.ingest import Ingest
 from rewardloop.serve.kitchen import Kitchen
 from rewardloop.serve.shell import Shell
 
@@ -90,7 +91,7 @@ def make_app(gateway: Gateway, hosts: Collection[str]) -> ASGIApp:
     app.include_router(socket.router)  # lets nobody in by itself: a WebSocket is refused in its own way
     for router in ROUTERS:
         app.include_router(router, dependencies=[Depends(admitted)])
-    return Shell(app, hosts=hosts, telemetry=gateway.telemetry)
+    return Shell(Ingest(app, gateway), hosts=hosts, telemetry=gateway.telemetry)
 
 
 def set_up_logging() -> None:

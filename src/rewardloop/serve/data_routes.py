@@ -39,7 +39,7 @@ async def search(
     kind: Annotated[str | None, Query(max_length=64)] = None,
     annotator: Annotated[str | None, Query(max_length=200)] = None,
     q: Annotated[str | None, Query(max_length=200)] = None,
-    after: Annotated[int | None, Query(ge=0, description="the `next` of the page before")] = None,
+    after: Annotated[int | None, Query(ge=0, lt=2**63, description="the `next` of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> JSONResponse:
     """Judgments, the newest first, with what they are about."""

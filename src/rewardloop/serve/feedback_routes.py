@@ -48,6 +48,11 @@ async def give(
     given: Judged, gateway: TheGateway, caller: TheCaller, idempotency_key: IdempotencyKey = None
 ) -> JSONResponse:
     """Store one judgment. Answered after it is on the disk; the same key and body again gives the same answer."""
+    return await store(gateway, caller, given, idempotency_key)
+
+
+async def store(gateway: Gateway, caller: Caller, given: Submission, idempotency_key: str | None) -> JSONResponse:
+    """The answer to one judgment of somebody who was let in. Raises ApiError, and what storing raises."""
     _check(gateway, caller, given)
     began = time.perf_counter()
     (stored,) = await gateway.append(_event(caller, given, idempotency_key))
@@ -77,7 +82,7 @@ async def give_batch(
 @router.get("/v1/feedback")
 async def read_page(
     gateway: TheGateway,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> JSONResponse:
     """Judgments and retractions after a sequence number, in order."""

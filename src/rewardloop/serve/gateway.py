@@ -22,6 +22,7 @@ from rewardloop.serve.accounts import KEY_PREFIX, Accounts
 from rewardloop.serve.engine_client import EngineClient
 from rewardloop.serve.errors import ApiError
 from rewardloop.serve.hub import Hub
+from rewardloop.serve.landing import Landing
 from rewardloop.serve.limits import Limits
 from rewardloop.serve.passwords import Passwords
 from rewardloop.serve.people import People
@@ -65,6 +66,7 @@ class Gateway:
 
     def __post_init__(self) -> None:
         self.writer = Writer(self.log)
+        self._landing = Landing()
         self.tickets = Tickets.of(self.data)
         self.setting_up = asyncio.Lock()
         self.handing_out = asyncio.Lock()
@@ -83,7 +85,7 @@ class Gateway:
 
         Raises IdempotencyError (422), StoreFullError (507), StoreError (503).
         """
-        stored = await asyncio.wrap_future(self.writer.submit(events))
+        stored = await self._landing.of(self.writer.submit(events))
         for given, appended in zip(events, stored, strict=True):
             if appended.outcome == "stored" and given.kind.startswith(KEPT_KINDS):
                 self._apply(stored_event(given, seq=appended.seq, event_id=appended.id, ts=appended.ts))

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rewardloop.feedback.log.events import Event
 from rewardloop.feedback.log.submissions import DeclaredScale
+from rewardloop.serve.errors import ApiError
+
+MOST_CRITERIA: Final = 32
 
 DEFAULT_GUIDELINES: Final = (
     "Judge the answer as it stands. Is what it says true? Does it stay with the question? Is it kind? "
@@ -30,7 +33,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     guidelines: str = Field(default=DEFAULT_GUIDELINES, max_length=20_000)
-    criteria: list[Criterion] = Field(default_factory=lambda: [Criterion(name="overall")], max_length=32)
+    criteria: list[Criterion] = Field(default_factory=lambda: [Criterion(name="overall")], max_length=MOST_CRITERIA)
     show_rewards_to_annotators: bool = False  # colors while one judges would sway the judge
     settling_s: float = Field(default=3.0, ge=0, le=3600)  # seconds before feedback may be learned from
 
@@ -50,6 +53,11 @@ class Preferences:
         return next((criterion for criterion in self.settings.criteria if criterion.name == name), None)
 
     def with_criterion(self, criterion: Criterion) -> dict[str, Any]:
-        """The change that declares `criterion`, in place of one of the same name."""
+        """The change that declares `criterion`, in place of one of the same name.
+
+        Raises ApiError 409 where it is one too many: what is stored must be readable when the gateway starts again.
+        """
         others = [each for each in self.settings.criteria if each.name != criterion.name]
+        if len(others) >= MOST_CRITERIA:
+            raise ApiError(409, f"there are {MOST_CRITERIA} criteria, which is all that fit", param="name")
         return {"criteria": [each.model_dump(mode="json") for each in (*others, criterion)]}

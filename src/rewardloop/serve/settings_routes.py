@@ -58,7 +58,7 @@ async def change_guidelines(given: Guidelines, gateway: TheGateway, caller: TheC
 @router.get("/api/audit")
 async def audit(
     gateway: TheGateway,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> JSONResponse:
     """Who came, went, and changed what, in order."""

@@ -5,14 +5,14 @@ Plain ASGI, so that streams pass through untouched.
 
 from __future__ import annotations
 
+import random
 import time
-import uuid
 from collections.abc import Collection, MutableMapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rewardloop.serve.errors import ApiError, as_api_error, respond
@@ -39,6 +39,9 @@ HEADERS: Final = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
 
+_DRESS: Final = tuple((name.encode(), value.encode()) for name, value in HEADERS.items())
+_NO_STORE: Final = (b"cache-control", b"no-store")
+
 log = structlog.get_logger("gateway")
 
 
@@ -54,7 +57,7 @@ class Shell:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        request_id, began = f"req_{uuid.uuid4().hex}", time.perf_counter()
+        request_id, began = f"req_{random.getrandbits(128):032x}", time.perf_counter()
         status = 0
 
         async def dressed(message: Message) -> None:
@@ -94,20 +97,17 @@ class Shell:
     def _note(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         route = getattr(scope.get("route"), "path", "unknown")
         method = scope.get("method", "WEBSOCKET")
-        self._telemetry.requests.labels(method, route, str(status)).inc()
-        self._telemetry.request_seconds.labels(route).observe(seconds)
+        self._telemetry.saw_request(method, route, status, seconds)
         log.info(
             "request", request_id=request_id, method=method, route=route, status=status, ms=round(1000 * seconds, 1)
         )
 
 
 def _dress(message: MutableMapping[str, Any], request_id: str) -> None:
-    headers = MutableHeaders(scope=message)
-    headers["x-request-id"] = request_id
-    for name, value in HEADERS.items():
-        headers.setdefault(name, value)
-    if "cache-control" not in headers:
-        headers["cache-control"] = "no-store"
+    given = message.get("headers", ())
+    there = {name for name, _ in given}
+    more = [header for header in (*_DRESS, _NO_STORE) if header[0] not in there]
+    message["headers"] = [*given, *more, (b"x-request-id", request_id.encode())]
 
 
 def _hostname(host: str) -> str:

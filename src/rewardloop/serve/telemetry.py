@@ -49,6 +49,16 @@ class Telemetry:
         self.active_version = Gauge("rewardloop_policy_active_version", "Version that is served", registry=registry)
         self.paused = Gauge("rewardloop_learning_paused", "1 while learning rests", registry=registry)
         self.to_learn = Gauge("rewardloop_learner_backlog", "Settled judgments in no version yet", registry=registry)
+        self._of_request: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # to look labels up is slow
+
+    def saw_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """A request was answered, `seconds` after it came."""
+        key = (method, route, status)
+        if (found := self._of_request.get(key)) is None:
+            found = self.requests.labels(method, route, str(status)), self.request_seconds.labels(route)
+            self._of_request[key] = found
+        found[0].inc()
+        found[1].observe(seconds)
 
     def saw_first_token(self, seconds: float) -> None:
         self.first_token_seconds.observe(seconds)

@@ -18,7 +18,7 @@ from rewardloop.reward.model import RewardModel
 from rewardloop.rollout.sampling import sample_rollout
 from rewardloop.types import Completion, Prompt, Rollout
 
-AT_ONCE, LOOKS = 64, 3  # canary answers at a time, and how many times at most
+AT_ONCE, LOOKS = 64, 5  # canary answers at a time, and how many times at most
 Weights = Mapping[str, Tensor]
 
 

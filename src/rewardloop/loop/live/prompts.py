@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from rewardloop.errors import DataError
+from rewardloop.errors import DataError, ModelError
 from rewardloop.feedback.log.event_log import LogReader
 from rewardloop.feedback.log.events import Event
 from rewardloop.feedback.log.judgments import as_prompt
@@ -96,7 +96,10 @@ class PromptPool:
             after = events[-1].seq
 
     def _fits(self, prompt: Prompt) -> bool:
-        return 0 < len(self._lm.encode_prompt(prompt)) <= self._lm.context - ROOM
+        try:
+            return 0 < len(self._lm.encode_prompt(prompt)) <= self._lm.context - ROOM
+        except ModelError:  # no room for a completion at all, or roles that the template does not know
+            return False
 
 
 def _as_text(value: object) -> Prompt | None:

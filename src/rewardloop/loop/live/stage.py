@@ -14,6 +14,8 @@ from rewardloop.errors import StoreError
 PATIENCE_S: Final = 60.0  # how long a gateway may be away, while it is started again
 WAIT_S: Final = 0.25
 ANSWER_S: Final = 30.0
+CONFLICT: Final = 422
+ONCE: Final = ("policy.published", "policy.gated")  # said once of every version
 
 
 class RefusedError(StoreError):
@@ -44,7 +46,9 @@ class GatewayStage:
         self._token = token
 
     def report(self, kind: str, body: Mapping[str, Any]) -> None:
-        self._send("POST", "/api/policy/reports", {"kind": kind, "body": dict(body)})
+        # what was stored, but not heard to be, is not stored twice
+        key = f"{kind} {body['version']}" if kind in ONCE else None
+        self._send("POST", "/api/policy/reports", {"kind": kind, "body": dict(body)}, key)
 
     def progress(self, values: Mapping[str, Any]) -> None:
         try:
@@ -58,14 +62,16 @@ class GatewayStage:
     def roll_back(self, reason: str) -> None:
         self._send("POST", "/api/policy/rollback", {"reason": reason})
 
-    def _send(self, method: str, path: str, body: Mapping[str, Any]) -> None:
+    def _send(self, method: str, path: str, body: Mapping[str, Any], key: str | None = None) -> None:
         """Until it is answered: a gateway that was killed comes back. Raises RefusedError, StoreError."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                self._once(method, path, body, ANSWER_S)
+                self._once(method, path, body, ANSWER_S, key)
             except urllib.error.HTTPError as error:
                 message = _message(error)
+                if error.code == CONFLICT and key is not None:
+                    return  # it was stored before, in other words
                 if error.code < 500:
                     raise RefusedError(f"{path}: {message}") from error
                 if time.monotonic() > deadline:
@@ -77,12 +83,13 @@ class GatewayStage:
                 return
             time.sleep(WAIT_S)
 
-    def _once(self, method: str, path: str, body: Mapping[str, Any], timeout_s: float) -> None:
+    def _once(self, method: str, path: str, body: Mapping[str, Any], timeout_s: float, key: str | None = None) -> None:
         request = urllib.request.Request(  # noqa: S310 - the address that the supervisor gave
             self._url + path,
             data=json.dumps(body).encode(),
             method=method,
-            headers={"authorization": f"Bearer {self._token}", "content-type": "application/json"},
+            headers={"authorization": f"Bearer {self._token}", "content-type": "application/json"}
+            | ({"idempotency-key": key} if key else {}),
         )
         with urllib.request.urlopen(request, timeout=timeout_s) as reply:  # noqa: S310
             reply.read()
