@@ -16,6 +16,7 @@ import asyncio
 import json
 import os
 import re
+import secrets
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import Figure, parse_options, report
+from rewardloop.loop.manifests import WEIGHTS
 
 CLIENTS, PEOPLE, STREAMS = 100, 200, 200
 TOKENS_PER_S = 20
@@ -150,6 +152,10 @@ async def gaps_of(texts: AsyncIterator[str]) -> tuple[list[float], float]:
 # ---------------------------------------------------------------- a client that costs little
 
 
+class RefusedError(RuntimeError):
+    """No stream began; status and body."""
+
+
 class Talk:
     """HTTP/1.1 on one kept connection; nothing but what these measurements need."""
 
@@ -163,19 +169,24 @@ class Talk:
 
     async def stream(self, body: Any) -> AsyncIterator[str]:
         """The text of each event of a streamed chat."""
+        async for event in self.events(body):
+            for choice in event["choices"]:
+                yield choice["delta"].get("content") or ""
+
+    async def events(self, body: Any) -> AsyncIterator[dict[str, Any]]:
+        """The events of a streamed chat. Raises RefusedError."""
         self._send("/v1/chat/completions", {**body, "stream": True}, None)
-        status, _ = await self._head()
-        assert status == 200, status
+        status, headers = await self._head()
+        if status != 200:
+            raise RefusedError(status, await self._reader.readexactly(int(headers[b"content-length"])))
         rest = b""
         while size := int(await self._reader.readline(), 16):
             rest += await self._reader.readexactly(size)
             await self._reader.readexactly(2)
             *events, rest = rest.split(b"\n\n")
             for event in events:
-                if event == b"data: [DONE]":
-                    continue
-                for choice in json.loads(event[6:])["choices"]:
-                    yield choice["delta"].get("content") or ""
+                if event != b"data: [DONE]":
+                    yield json.loads(event[6:])
         await self._reader.readline()
 
     def _send(self, path: str, body: Any, key: str | None) -> None:
@@ -198,16 +209,23 @@ class Place:
     """A running gateway."""
 
     port: int
-    key: str
+    keys: tuple[str, ...]  # one for each client that has limits of its own
     model: str
     engine: Path
+    data: Path
+    operator: str  # the secret that may steer what is served
+
+    @property
+    def key(self) -> str:
+        return self.keys[0]
 
 
 class connection:  # noqa: N801 - reads as what it is
     """A connection to the gateway, or to the engine itself."""
 
-    def __init__(self, place: Place, *, engine: bool = False) -> None:
-        self._place, self._engine = place, engine
+    def __init__(self, place: Place, *, engine: bool = False, secret: str | None = None) -> None:
+        """`secret`: whose it is; that of the place's first key where nothing is said."""
+        self._place, self._engine, self._secret = place, engine, secret or place.key
 
     async def __aenter__(self) -> Talk:
         place = self._place
@@ -215,7 +233,7 @@ class connection:  # noqa: N801 - reads as what it is
             reader, self._writer = await asyncio.open_unix_connection(str(place.engine))
         else:
             reader, self._writer = await asyncio.open_connection(HOST, place.port)
-        headers = f"authorization: Bearer {place.key}\r\ncontent-type: application/json\r\n"
+        headers = f"authorization: Bearer {self._secret}\r\ncontent-type: application/json\r\n"
         return Talk(reader, self._writer, headers)
 
     async def __aexit__(self, *_: object) -> None:
@@ -241,34 +259,33 @@ async def one_answer(place: Place) -> str:
 
 
 @contextmanager
-def running_gateway(kind: str) -> Iterator[Place]:
-    """A gateway, and below it the stub or the real engine, each in a process of its own."""
+def running_gateway(kind: str, keys: int = 1) -> Iterator[Place]:
+    """A gateway with so many API keys, and below it the stub or the real engine, each in a process of its own."""
     import httpx2
 
     with tempfile.TemporaryDirectory(prefix="rl-") as name:
         folder = Path(name)
-        socket, port, token = folder / "e.sock", free_port(), "a token for set-up"
+        socket, port, token, operator = folder / "e.sock", free_port(), "a token for set-up", secrets.token_urlsafe(32)
         environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
         stub = ["-m", "contenders.stub_engine", str(socket)]
         real = ["-m", "rewardloop.loop.processes.engine_server", "--model", builtin(), "--name", "builtin"]
-        below = stub if kind == "stub" else [*real, "--socket", str(socket)]
+        below = stub if kind == "stub" else [*real, "--socket", str(socket), "--weights", str(folder / WEIGHTS)]
         above = ["-m", "rewardloop.serve", "--data", name, "--engine-socket", str(socket), "--port", str(port)]
+        above_has = {"REWARDLOOP_SETUP_TOKEN": token, "REWARDLOOP_OPERATOR_TOKEN": operator}
         here = Path(__file__).parent
         with (
             subprocess.Popen([sys.executable, *below], cwd=here, env=environment) as engine,
             open(folder / "log", "wb") as log,
-            subprocess.Popen(
-                [sys.executable, *above], env=environment | {"REWARDLOOP_SETUP_TOKEN": token}, stdout=log
-            ) as gateway,
+            subprocess.Popen([sys.executable, *above], env=environment | above_has, stdout=log) as gateway,
         ):
             try:
                 with httpx2.Client(base_url=f"http://{HOST}:{port}", timeout=20) as client:
                     wait_until_ready(client)
                     client.post("/api/setup", json={"token": token, "name": "Bench", "password": "benchmark"})
                     given = {"name": "bench", "scopes": ["infer", "feedback", "read"]}
-                    key = client.post("/api/keys", json=given).json()["key"]
+                    made = tuple(client.post("/api/keys", json=given).json()["key"] for _ in range(keys))
                     model = client.get("/v1/models").json()["data"][0]["id"]
-                yield Place(port, key, model, socket)
+                yield Place(port, made, model, socket, folder, operator)
             finally:
                 gateway.terminate()
                 engine.terminate()

@@ -43,6 +43,7 @@ class Crowd:
     people: Sequence[SimulatedAnnotator]
     prompts: Sequence[Prompt]
     seed: int
+    tries: int = TRIES
     given: list[Given] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _name: str | None = None  # of the model
@@ -72,7 +73,7 @@ class Crowd:
         """Note when judgments are learned from and live, until the caller has seen enough."""
         with self._client() as client:
             while going_on():
-                self.look(_ask(client, "GET", "/api/policy"))
+                self.look(self._ask(client, "GET", "/api/policy"))
                 time.sleep(POLL_S)
 
     def look(self, state: dict[str, Any]) -> None:
@@ -98,18 +99,28 @@ class Crowd:
             "temperature": 1.0,
             "seed": int(rng.integers(2**31)),
         }
-        answer = _ask(client, "POST", "/v1/chat/completions", asked)
+        answer = self._ask(client, "POST", "/v1/chat/completions", asked)
         texts = [choice["message"]["content"] for choice in answer["choices"]]
         body = {**_body(person, kind, prompt, texts, answer["id"]), "annotator": {"external_id": person.name}}
         key = {"idempotency-key": f"crowd-{self.seed}-{turn}"}
-        stored = _ask(client, "POST", "/v1/feedback", body, key)
+        stored = self._ask(client, "POST", "/v1/feedback", body, key)
         with self._lock:
             self.given.append(Given(int(stored["seq"]), time.monotonic()))
 
     def _model(self, client: httpx2.Client) -> str:
         if self._name is None:
-            self._name = str(_ask(client, "GET", "/v1/models")["data"][0]["id"])
+            self._name = str(self._ask(client, "GET", "/v1/models")["data"][0]["id"])
         return self._name
+
+    def _ask(
+        self,
+        client: httpx2.Client,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
+        return _ask(client, method, path, body, headers, self.tries)
 
     def _client(self) -> httpx2.Client:
         return httpx2.Client(base_url=self.url, headers={"authorization": f"Bearer {self.key}"}, timeout=60)
@@ -129,10 +140,11 @@ def _ask(
     path: str,
     body: dict[str, Any] | None = None,
     headers: dict[str, str] | None = None,
+    tries: int = TRIES,
 ) -> dict[str, Any]:
     """The answer, however often it takes. Raises StoreError where it is refused, or nobody answers for long."""
     problem = "no answer"
-    for _ in range(TRIES):
+    for _ in range(tries):
         try:
             reply = client.request(method, path, json=body, headers=headers)
         except httpx2.HTTPError as error:
