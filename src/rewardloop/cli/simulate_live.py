@@ -111,7 +111,7 @@ def opened(data: Path, recipe: Path | None, seed: int, password: str | None = No
         token = _setup_token(process)
         threading.Thread(target=process.communicate, daemon=True).start()  # nobody else reads what it says
         url = f"http://127.0.0.1:{port}"
-        yield url, move_in(url, token, password or token)
+        yield url, move_in(url, token, password)
     finally:
         process.send_signal(signal.SIGINT)
         try:

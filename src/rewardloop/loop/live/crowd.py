@@ -126,10 +126,10 @@ class Crowd:
         return httpx2.Client(base_url=self.url, headers={"authorization": f"Bearer {self.key}"}, timeout=60)
 
 
-def move_in(url: str, token: str, password: str) -> str:
-    """Set a new place up by its one-time token; an API key for a crowd."""
+def move_in(url: str, token: str, password: str | None = None) -> str:
+    """Set a new place up by its one-time token (the password, too, if none is given); an API key for a crowd."""
     with httpx2.Client(base_url=url, timeout=60) as client:
-        _ask(client, "POST", "/api/setup", {"token": token, "name": "Simulation", "password": password})
+        _ask(client, "POST", "/api/setup", {"token": token, "name": "Simulation", "password": password or token})
         key = _ask(client, "POST", "/api/keys", {"name": "crowd", "scopes": list(KEY_SCOPES)})
     return str(key["key"])
 
