@@ -6,10 +6,13 @@ The learner as a process. Started by `rewardloop up`, which gives the operator's
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -74,7 +77,16 @@ def _learn(given: argparse.Namespace, stopped: list[int]) -> None:
         given.name,
         given.settling_s,
     )
-    LiveLearner(policy, place, prompts, recipe, defects).run(lambda: not stopped)
+    with alone(given.data):
+        LiveLearner(policy, place, prompts, recipe, defects).run(lambda: not stopped)
+
+
+@contextmanager
+def alone(data: Path) -> Iterator[None]:
+    """Wait until no other learner writes the registry: one that was left behind may still be dying."""
+    with (data / "learner.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -28,6 +28,7 @@ class Decisions:
     published: set[int] = field(default_factory=set)
     gated: set[int] = field(default_factory=set)
     wealth: tuple[float, ...] = NOTHING_WON  # of the gate, against the version that is served
+    passed: int | None = None  # the version that the gate let in last, while it is not served yet
     rolled_back: list[int] = field(default_factory=list)  # versions that were taken back by the learner itself
 
     @property
@@ -49,12 +50,13 @@ class Decisions:
                 self.published.add(version)
             case "policy.gated":
                 self.gated.add(version)
+                self.passed = version if event.body.get("passed") else None
                 self.wealth = tuple(event.body.get("wealth") or NOTHING_WON)
             case "policy.activated":
                 self.active.append(version)
-                self.wealth = NOTHING_WON
+                self.wealth, self.passed = NOTHING_WON, None
             case "policy.rolled_back":
-                self.wealth = NOTHING_WON
+                self.wealth, self.passed = NOTHING_WON, None
                 if event.actor_kind == "system":
                     self.rolled_back.append(int(event.body.get("from", self.serving)))
                 if version in self.active:

@@ -279,6 +279,8 @@ class LiveLearner:
         if manifest.version not in self.decisions.gated:
             self._gate(manifest)
         self._obey()
+        if self.decisions.passed == manifest.version:
+            self._let_in(manifest)
         newest = [each.version for each in list_versions(self.place.registry)][:KEPT]
         collect_versions(self.place.registry, {0, self.parent, *self.decisions.active[-KEPT:], *newest})
         self.extractor.memory.rows.clear()  # features depend in their last bits on what was computed together
@@ -308,14 +310,17 @@ class LiveLearner:
         body: dict[str, Any] = {"version": manifest.version, "passed": verdict.passed}
         body |= {"reasons": list(verdict.reasons), "wealth": list(verdict.wealth)}
         self.place.stage.report("policy.gated", {**body, "metrics": verdict.metrics | self._measure(found)})
-        if verdict.passed:
-            try:
-                self.place.stage.activate(manifest.version, "gate")
-            except RefusedError as error:
-                self._alarm("activation_refused", str(error), {})
-        else:
+        if not verdict.passed:
             self._look_after(found)
         self._rest(len(found.candidate.judged_B))
+
+    def _let_in(self, manifest: Manifest) -> None:
+        """Have a version served that has passed its gate."""
+        try:
+            self.place.stage.activate(manifest.version, "gate")
+        except RefusedError as error:
+            self._alarm("activation_refused", str(error), {})
+        self._obey()
 
     def _look_after(self, found: Compared) -> None:
         """Go back where what is served does harm; the third time in ten versions, ask for a person."""
