@@ -87,8 +87,12 @@ class StubEngine:
             return JSONResponse({"error": {"message": message}}, status)
         return StreamingResponse(self._events(asked), media_type="text/event-stream")
 
+    def words(self, asked: dict[str, Any]) -> list[str]:
+        """The tokens of the answer."""
+        return [word if at == 0 else f" {word}" for at, word in enumerate(self.text.split())]
+
     async def _events(self, asked: dict[str, Any]) -> AsyncIterator[bytes]:
-        words = [word if at == 0 else f" {word}" for at, word in enumerate(self.text.split())]
+        words = self.words(asked)
         ended = False
         try:
             yield _sse({"choices": [], "prompt_token_ids": [1, 2, 3], "reward_version": "phi-1"})

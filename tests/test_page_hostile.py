@@ -1,0 +1,199 @@
+"""Hostile text in every place where words stand, through a real gateway and a real browser: nothing of it happens."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+from playwright.sync_api import Page, expect, sync_playwright
+
+import page_driver
+from page_driver import PATIENCE_MS, WATCH, Visit, find_chromium
+from rewardloop.serve.access import Scope
+from serving import MODEL, Place, StubEngine, a_place
+from web_mock.payloads import PAYLOADS
+
+# A name is a line of at most 64 characters.
+NAMES = list(dict.fromkeys(" ".join(one.split())[:64] for one in PAYLOADS))
+# What no words may become, whoever wrote them.
+FORBIDDEN = """[...document.querySelectorAll('*')].filter(one =>
+  [...one.attributes].some(({name, value}) => /^on|^srcdoc$|^formaction$|^ping$/.test(name)
+    || (/^(href|src|action|data)$/.test(name) && /^(javascript|vbscript|data:text)/i.test(value.trim())))
+  || one.matches('iframe, object, embed, base, meta[http-equiv], frameset, applet, portal, style')
+  || (one.matches('script, link') && one.closest('body')?.querySelector('.frame')?.contains(one))
+  || (one.closest('.markdown') && (one.id || one.matches('form, input, svg, math, img:not([src^="data:image/"])')))
+).map(one => one.outerHTML.slice(0, 200))"""
+
+
+class Echo(StubEngine):
+    """Answers with what it was asked."""
+
+    def words(self, asked: dict[str, Any]) -> list[str]:
+        said = asked["messages"][-1]["content"] if "messages" in asked else asked["prompt"]
+        return re.findall(r"\s*\S+(?:\s+\Z)?", said)
+
+
+@dataclass
+class Watched:
+    """A window, and everything in it that must not have happened."""
+
+    visit: Visit
+    happened: list[str] = field(default_factory=list)
+
+    @property
+    def page(self) -> Page:
+        return self.visit.page  # type: ignore[no-any-return]
+
+    def watch(self) -> None:
+        base, page = self.visit.place.url, self.page
+        page.on("request", lambda asked: self.ask(asked.url, base))
+        page.on("dialog", lambda dialog: (self.happened.append(dialog.message), dialog.dismiss()))
+        page.on("popup", lambda popup: self.happened.append(f"a window: {popup.url}"))
+        page.on("download", lambda found: self.happened.append(f"a download: {found.url}"))
+
+    def ask(self, url: str, base: str) -> None:
+        if not url.startswith((f"{base}/", "data:image/", "blob:")):
+            self.happened.append(f"a request: {url}")
+
+    def check(self) -> None:
+        self.visit.check_unbroken()
+        assert self.page.evaluate(FORBIDDEN) == []
+        assert self.happened == []
+        assert self.page.url.startswith(self.visit.place.url)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with a_place(tmp_path_factory.mktemp("hostile"), Echo()) as made:
+        yield made
+
+
+@pytest.fixture
+def window(place: Place) -> Iterator[Watched]:
+    owner = place.owner
+    cookies: list[Any] = [{"name": name, "value": value, "url": place.base} for name, value in owner.cookies.items()]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+        context = browser.new_context(locale="en-US", viewport={"width": 1280, "height": 800})
+        context.add_cookies(cookies)
+        context.add_init_script(WATCH)
+        expect.set_options(timeout=PATIENCE_MS)
+        made = Watched(Visit(page_driver.Place(place.base, is_mock=False), context.new_page()))
+        made.visit.listen()
+        made.watch()
+        yield made
+        browser.close()
+
+
+def answered(place: Place, program: Any, conversation: str, said: list[dict[str, str]]) -> dict[str, Any]:
+    reply = program.post(
+        "/v1/chat/completions",
+        json={"model": MODEL, "messages": said, "max_tokens": 256, "rewards": True},
+        headers={"x-openwebui-chat-id": conversation},
+    )
+    assert reply.status_code == 200, reply.text
+    return dict(reply.json())
+
+
+def test_prompts_answers_and_edits_are_words_and_nothing_else(place: Place, window: Watched) -> None:
+    program, page = place.program(Scope.INFER, Scope.FEEDBACK), window.page
+    conversation = place.owner.post("/api/conversations").json()["id"]
+    said: list[dict[str, str]] = []
+    made = []
+    for payload in PAYLOADS[: len(PAYLOADS) // 2 + 20]:  # a conversation holds 256 messages
+        said.append({"role": "user", "content": payload})
+        made.append(answered(place, program, conversation, said))
+        said.append({"role": "assistant", "content": made[-1]["choices"][0]["message"]["content"]})
+    count = len(made)
+    assert count >= 100
+    window.visit.open(f"/chat/{conversation}")
+    expect(page.locator(".answer")).to_have_count(count)
+    assert page.locator(".said").all_text_contents() == list(PAYLOADS[:count])
+    for tinted in (True, False):
+        page.get_by_role("switch").first.set_checked(tinted, force=True)
+        expect(page.locator(".answer .tokens.tinted" if tinted else ".answer .markdown")).to_have_count(count)
+        window.check()
+    for at, one in enumerate(made):
+        body = {"kind": "edit", "target": {"completion_id": one["id"]}, "corrected": PAYLOADS[-1 - at]}
+        reply = place.owner.post("/v1/feedback", json=body)
+        assert reply.status_code == 201, reply.text
+    window.visit.open(f"/chat/{conversation}")
+    expect(page.locator(".answer ins").first).to_be_visible()
+    expect(page.locator(".answer-note .link")).to_have_count(count)
+    window.check()
+    window.visit.open("/data")
+    page.wait_for_selector(".rows button")
+    page.locator(".rows button").first.click()
+    page.wait_for_selector("dialog")
+    window.check()
+
+
+def test_names_and_titles_are_words_and_nothing_else(place: Place, window: Watched) -> None:
+    asker, judge, page = place.program(Scope.INFER), place.program(Scope.FEEDBACK), window.page
+    titles = PAYLOADS[::2]
+    for payload in titles:
+        conversation = place.owner.post("/api/conversations").json()["id"]
+        last = answered(place, asker, conversation, [{"role": "user", "content": payload}])
+    for name in NAMES:
+        body = {"kind": "comment", "target": {"completion_id": last["id"]}, "text": name}
+        reply = judge.post("/v1/feedback", json={**body, "annotator": {"external_id": name}})
+        assert reply.status_code == 201, reply.text
+    for name in NAMES[:12]:
+        link = place.owner.post("/api/invitations", json={"role": "annotator"}).json()["link"]
+        given = {"token": link.partition("#")[2], "name": name, "password": "correct horse battery"}
+        assert place.nobody().post("/api/join", json=given).status_code == 201
+    for path, shown in (("/annotators", len(NAMES)), ("/settings", 12), ("/data", 20)):
+        window.visit.open(path)
+        page.wait_for_selector("main h1")
+        expect(page.locator("main .skeleton")).to_have_count(0)
+        for _ in range(20):
+            if path != "/data" or not page.get_by_role("button", name="Show more").count():
+                break
+            page.get_by_role("button", name="Show more").click()
+            page.wait_for_timeout(100)
+        words = page.locator("main").inner_text()
+        assert sum(" ".join(name.split()) in " ".join(words.split()) for name in NAMES) >= shown
+        window.check()
+    expect(page.locator(".conversations li")).not_to_have_count(0)
+    assert page.locator(".conversations li").count() >= len(titles)
+
+
+def test_what_is_compared_and_queued_is_words_and_nothing_else(place: Place, window: Watched) -> None:
+    page = window.page
+    for payload in PAYLOADS[::10]:
+        window.visit.open("/compare")
+        page.fill("#composer", payload)
+        page.press("#composer", "Enter")
+        expect(page.locator(".vote.first")).to_be_enabled()
+        window.check()
+    queued = list(PAYLOADS[::2])
+    task = {"task": "compare", "prompts": queued, "overlap": 1, "repeat_share": 0}
+    assert place.owner.post("/api/queue/tasks", json=task).status_code == 201
+    for _ in range(300):
+        progress = place.owner.get("/api/queue/tasks").json()["items"][0]["progress"]
+        if progress["ready"] >= len(queued):
+            break
+        time.sleep(0.1)
+    window.visit.open("/queue")
+    page.wait_for_selector(".assignment")
+    seen = set()
+    for _ in queued:
+        question = page.locator(".assignment .said, .assignment .prompt-text").first
+        if not question.count():
+            break
+        before = question.text_content() or ""
+        seen.add(before)
+        window.check()
+        page.keyboard.press("1")
+        page.wait_for_function(
+            "was => (document.querySelector('.assignment .said, .assignment .prompt-text')?.textContent ?? '') !== was",
+            arg=before,
+        )
+    assert len(seen) >= 100
