@@ -1,5 +1,7 @@
 """What a model or a person may write to break out of the page: to call `fired`, or to ask example.org."""
 
+# ruff: noqa: E501 - a payload is what it is
+
 from __future__ import annotations
 
 FIRST = (
