@@ -273,6 +273,7 @@ def test_single_keys_rest_while_somebody_types(visit: Visit) -> None:
     visit.page.keyboard.press("?")
     expect(visit.page.locator("dialog")).to_contain_text("Keyboard")
     visit.page.keyboard.press("Escape")
+    expect(visit.page.locator("dialog")).to_have_count(0)  # until it has gone, keys are its own
     visit.page.keyboard.press("g")
     visit.page.keyboard.press("d")
     expect(visit.page).to_have_url(re.compile("/dashboard$"))
