@@ -452,6 +452,15 @@ def test_whoever_is_killed_comes_to_the_same_bits(
     assert sorted(set(gated)) == [1, 2, 3]
 
 
+def test_a_version_that_passed_its_gate_is_let_in_by_whoever_comes_after_a_kill(tmp_path: Path) -> None:
+    town = story(tmp_path)
+    seeded(town).round()
+    assert town.stage.decided().serving == 0
+    town.stage.report("policy.gated", {"version": 1, "passed": True, "reasons": []})  # and here it was killed
+    seeded(town)
+    assert town.stage.decided().serving == 1
+
+
 def test_a_damaged_newest_version_is_passed_over(tmp_path: Path) -> None:
     town = story(tmp_path)
     learner = seeded(town)
