@@ -51,7 +51,7 @@ CHEATS: dict[str, Callable[[str], str]] = {
 
 def main() -> None:
     options = parse_options(__doc__)
-    nulls, seeds = (20, 1) if options.quick else (200, 5)
+    nulls, seeds = (5, 1) if options.quick else (200, 5)
     place = Place()
     figures = [_share(f"nulls {name}", hits) for name, hits in _nulls(place, nulls).items()]
     for name, spoil in CHEATS.items():
