@@ -78,6 +78,8 @@ METRICS: Mapping[str, Metric] = {
     "reward/old_nll": Metric("mean -log P of old judgments' order, after a refit", "at most 1 % over old_nll_before"),
     "reward/old_nll_before": Metric("the same by the reward in force until then", "about 0.5"),
     "live/joined": Metric("served answers with fresh judgments among the samples of a round", "rises with use"),
+    "live/unusable": Metric("judgments so far that did not fit their answers", "0"),
+    "live/too_long": Metric("prompts so far that leave no room for an answer", "0"),
     "gate/win_rate": Metric(
         "win rate of a candidate against the active version by the judge, ties one half", "above 0.5"
     ),

@@ -232,7 +232,8 @@ class LiveLearner:
             )
             self.iteration += 1
             metrics = step.metrics
-        return metrics | {"live/joined": float(len(served))}
+        counted = {"joined": len(served), "unusable": self.memory.unusable, "too_long": self.prompts.too_long}
+        return metrics | {f"live/{name}": float(count) for name, count in counted.items()}
 
     # ---------------------------------------------------------------- versions
 
