@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers.activations import ACT2FN
 
 from rewardloop.errors import ConfigError, ModelError
 from rewardloop.models.language_model import LanguageModel, load_language_model
+from rewardloop.rollout.compiled import CompiledDecoder
 from rewardloop.rollout.engine import Engine, Request
+from rewardloop.rollout.families import Norm
+from rewardloop.rollout.kernels import find_compiler, load_kernels
 from rewardloop.rollout.sampling import sample_rollout
 from rewardloop.types import Completion, Message
 from tiny_models import CONTEXT, FAMILIES, byte_level_tokenizer, full_logprobs, random_model, tiny_lm
@@ -19,8 +24,14 @@ PROMPTS = ["the cat", "", "where can I buy honey?", "the cat", "你好，", "a",
 
 
 # the byte 0xFF, which no text holds: an end token that no prompt can end with
+NEEDS_COMPILER = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
 NEVER_WRITTEN = (byte_level_tokenizer().convert_tokens_to_ids("ÿ"),)
 MANY_ENDS = tuple(range(200, 260))  # so that completions end at different times
+
+
+@pytest.fixture(params=[False, pytest.param(True, marks=NEEDS_COMPILER)], ids=["plain", "compiled"])
+def compiled(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
 
 
 def requests(prompts: list[str] = PROMPTS, **settings: float) -> list[Request]:
@@ -51,9 +62,9 @@ def assert_logprobs_are_those_of_a_full_forward(lm: LanguageModel, completions: 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_greedy_is_generate_and_logprobs_are_those_of_a_full_forward(family: str) -> None:
+def test_greedy_is_generate_and_logprobs_are_those_of_a_full_forward(family: str, compiled: bool) -> None:
     lm = tiny_lm(family)
-    completions = Engine(lm, slots=3, precision="float32").generate(requests(temperature=0.0))
+    completions = Engine(lm, slots=3, precision="float32", compiled=compiled).generate(requests(temperature=0.0))
     assert_logprobs_are_those_of_a_full_forward(lm, completions)
     for completion in completions:
         ids = torch.tensor([completion.prompt_ids])
@@ -65,16 +76,18 @@ def test_greedy_is_generate_and_logprobs_are_those_of_a_full_forward(family: str
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_sampled_logprobs_are_those_of_a_full_forward(family: str, temperature: float) -> None:
+def test_sampled_logprobs_are_those_of_a_full_forward(family: str, temperature: float, compiled: bool) -> None:
     lm = tiny_lm(family)
-    completions = Engine(lm, slots=3, precision="float32").generate(requests(temperature=temperature))
+    completions = Engine(lm, slots=3, precision="float32", compiled=compiled).generate(
+        requests(temperature=temperature)
+    )
     assert_logprobs_are_those_of_a_full_forward(lm, completions)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_bfloat16_stays_close(family: str) -> None:
+def test_bfloat16_stays_close(family: str, compiled: bool) -> None:
     lm = tiny_lm(family)
-    for completion in Engine(lm, slots=3, precision="bfloat16").generate(requests()):
+    for completion in Engine(lm, slots=3, precision="bfloat16", compiled=compiled).generate(requests()):
         expected = full_logprobs(lm, completion.prompt_ids, completion.token_ids)
         # these models have weights twenty times as large as trained ones
         assert np.abs(completion.logprobs_T - expected.numpy()).mean() < 0.1
@@ -89,9 +102,9 @@ def test_bfloat16_stays_close(family: str) -> None:
         ("zh-poem-750K", "主题：明月 体裁：五绝\n", 40),
     ],
 )
-def test_real_models_say_what_generate_says(shared: Path, name: str, prompt: str, spare: int) -> None:
+def test_real_models_say_what_generate_says(shared: Path, name: str, prompt: str, spare: int, compiled: bool) -> None:
     lm = load_language_model(shared / "models" / name, device="cpu")
-    engine = Engine(lm, slots=4, precision="float32")
+    engine = Engine(lm, slots=4, precision="float32", compiled=compiled)
     greedy, sampled = engine.generate(
         [
             Request(prompt=prompt, max_tokens=spare, temperature=0.0, seed=0),
@@ -121,7 +134,7 @@ def test_a_gpu_says_the_same(family: str) -> None:
 # ---------------------------------------------------------------- independence
 
 
-def test_slots_neighbors_and_order_of_arrival_do_not_change_what_is_said() -> None:
+def test_slots_neighbors_and_order_of_arrival_do_not_change_what_is_said(compiled: bool) -> None:
     lm = tiny_lm(end_ids=MANY_ENDS)
     wanted = [
         Request(prompt=prompt, max_tokens=max_tokens, temperature=temperature, seed=seed)
@@ -131,8 +144,9 @@ def test_slots_neighbors_and_order_of_arrival_do_not_change_what_is_said() -> No
     ]
     alone = [Engine(lm, slots=1, precision="float32").generate([request])[0] for request in wanted]
     assert len({len(completion.token_ids) for completion in alone}) > 3
-    assert_same_words(Engine(lm, slots=3, precision="float32").generate(wanted), alone)
-    assert_same_words(Engine(lm, slots=64, precision="float32").generate(wanted[::-1])[::-1], alone)
+    for slots, order in ((3, 1), (64, -1)):
+        engine = Engine(lm, slots=slots, precision="float32", compiled=compiled)
+        assert_same_words(engine.generate(wanted[::order])[::order], alone)
 
 
 def test_requests_that_arrive_in_mid_run_find_a_slot_and_change_nothing() -> None:
@@ -170,9 +184,9 @@ def tiny_lm_with_context(context: int) -> LanguageModel:
     return LanguageModel(model, lm.tokenizer, lm.end_ids, context, "longer")
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_other_words() -> None:
+def test_the_same_seed_gives_the_same_bits_and_another_seed_other_words(compiled: bool) -> None:
     lm = tiny_lm()
-    first, again = (Engine(lm, slots=3).generate(requests()) for _ in range(2))
+    first, again = (Engine(lm, slots=3, compiled=compiled).generate(requests()) for _ in range(2))
     for one, other in zip(first, again, strict=True):
         assert one.token_ids == other.token_ids
         assert one.logprobs_T.tobytes() == other.logprobs_T.tobytes()
@@ -261,9 +275,9 @@ def test_events_tell_every_token_as_it_comes() -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt-neox"])
-def test_weights_change_between_two_steps_and_every_token_knows_its_version(family: str) -> None:
+def test_weights_change_between_two_steps_and_every_token_knows_its_version(family: str, compiled: bool) -> None:
     first, second = tiny_lm(family, seed=0, end_ids=NEVER_WRITTEN), tiny_lm(family, seed=1, end_ids=NEVER_WRITTEN)
-    engine = Engine(first, slots=3, precision="float32")
+    engine = Engine(first, slots=3, precision="float32", compiled=compiled)
     handles = [engine.submit(request) for request in requests(max_tokens=12)]
     done = {}
     for step in range(100):
@@ -319,9 +333,9 @@ def test_tied_weights_need_no_head() -> None:
     assert_logprobs_are_those_of_a_full_forward(other, engine.generate(requests()))
 
 
-def test_weights_that_are_not_finite_are_told_by_version() -> None:
+def test_weights_that_are_not_finite_are_told_by_version(compiled: bool) -> None:
     lm = tiny_lm()
-    engine = Engine(lm, slots=3)
+    engine = Engine(lm, slots=3, compiled=compiled)
     tensors = {name: tensor * torch.nan for name, tensor in lm.model.state_dict().items()}
     engine.load_weights(tensors, version=8)
     with pytest.raises(ModelError, match="weights version 8 gives log-probabilities that are not finite"):
@@ -407,3 +421,85 @@ def test_an_unknown_family_is_refused_by_name() -> None:
     lm.model.config.model_type = "mamba"
     with pytest.raises(ModelError, match="this model is 'mamba'"):
         Engine(lm)
+
+
+# ---------------------------------------------------------------- the compiled step
+
+
+@NEEDS_COMPILER
+def test_threads_change_no_bit_of_the_compiled_kernels() -> None:
+    lm, said = tiny_lm("qwen3"), []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            decoder = CompiledDecoder(lm.model, torch.float32, CONTEXT)
+            decoder._layers = []  # the matrix products are not ours
+            cache: list[torch.Tensor] = []
+            said.append(decoder.states(cache, torch.arange(5), torch.zeros(5, dtype=torch.long), 1))
+            qkv = torch.randn(5, 8 * 16, generator=torch.Generator().manual_seed(0))
+            kv = torch.zeros(2, 6, 2, CONTEXT, 16)
+            said.append(decoder._mixed(qkv, kv, torch.zeros(5, dtype=torch.long), None, None))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(said[0], said[2])
+    assert torch.equal(said[0], said[4])
+    assert torch.equal(said[1], said[3])
+    assert torch.equal(said[1], said[5])
+
+
+@NEEDS_COMPILER
+@pytest.mark.parametrize("kind", ["silu", "gelu", "gelu_new", "relu"])
+@pytest.mark.parametrize("gated", [True, False])
+def test_activations_are_those_of_transformers(kind: str, gated: bool) -> None:
+    lm = tiny_lm()
+    decoder = CompiledDecoder(lm.model, torch.float32, CONTEXT)
+    decoder.shape = replace(decoder.shape, activation=kind, gated=gated)
+    up = torch.cat([torch.linspace(-120, 120, 4001), torch.tensor([torch.nan])]).repeat(2)[None]
+    gate, rest = up.chunk(2, dim=-1)
+    expected = ACT2FN[kind](gate) * rest if gated else ACT2FN[kind](up)
+    torch.testing.assert_close(decoder._activated(up), expected, atol=1e-5, rtol=1e-5, equal_nan=True)
+
+
+@NEEDS_COMPILER
+def test_scores_of_any_size_and_what_is_not_a_number_come_through() -> None:
+    decoder = CompiledDecoder(tiny_lm("gpt2").model, torch.bfloat16, CONTEXT)
+    heads, width, rows, seen = decoder.shape.heads, decoder.shape.head_dim, 3, 7
+    generator = torch.Generator().manual_seed(0)
+    kv = torch.randn(2, rows, heads, CONTEXT, width, generator=generator)
+    qkv = (torch.randn(rows, 3 * heads, width, generator=generator) * 60).bfloat16()
+    mixed = decoder._mixed(qkv.flatten(1), kv, torch.full((rows,), seen - 1), None, None)
+    query, key, value = qkv.float().split(heads, 1)
+    assert torch.equal(kv[0, :, :, seen - 1], key)
+    assert torch.equal(kv[1, :, :, seen - 1], value)
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query[:, :, None], kv[0, :, :, :seen], kv[1, :, :, :seen], scale=1.0
+    )
+    torch.testing.assert_close(mixed.float(), expected.flatten(1), rtol=1e-2, atol=1e-2)
+    payload = torch.tensor([0x7FFFFFFF], dtype=torch.int32).view(torch.float32)  # rounding up would carry into the sign
+    norm = Norm(payload.expand(32).contiguous())
+    assert decoder._normalized(torch.ones(1, 32), None, norm).isnan().all()
+
+
+@NEEDS_COMPILER
+def test_what_cannot_be_compiled_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lm = tiny_lm()
+    broken = tiny_lm()
+    broken.model.config.hidden_act = "mish"
+    with pytest.raises(ConfigError, match="compiled decoding knows the activations silu"):
+        Engine(broken, compiled=True)
+    load_kernels.cache_clear()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "false")
+    with pytest.raises(ConfigError, match="false could not compile the decoding kernels"):
+        Engine(lm, compiled=True)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler, and none of no-such-compiler was found"):
+        Engine(lm, compiled=True)
+    assert not list(tmp_path.rglob("*.so"))
+    monkeypatch.delenv("CXX")
+    Engine(lm, compiled=True)
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    load_kernels.cache_clear()
+    Engine(lm, compiled=True)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == made

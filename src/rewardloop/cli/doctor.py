@@ -15,6 +15,7 @@ from rich.table import Table
 from rewardloop import __version__
 from rewardloop.errors import RewardLoopError
 from rewardloop.models.language_model import load_language_model
+from rewardloop.rollout.kernels import find_compiler
 from rewardloop.sandbox.builtin import builtin_model_folder
 
 
@@ -33,6 +34,10 @@ def doctor(console: Console) -> None:
     table.add_row("disk", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB free here")
     table.add_row(
         "accelerator", torch.cuda.get_device_name() if torch.cuda.is_available() else "none; the processor will do"
+    )
+    compiler = find_compiler()
+    table.add_row(
+        "C++ compiler", f"{compiler}, for sampling.compiled" if compiler else "none; sampling.compiled stays off"
     )
     table.add_row("built-in model", _built_in())
     console.print(table)

@@ -42,7 +42,9 @@ class Learner:
         self.recipe = recipe
         self.policy = policy
         self.reference = reference
-        self.engine = Engine(policy, slots=recipe.sampling.slots, precision=recipe.precision)
+        self.engine = Engine(
+            policy, slots=recipe.sampling.slots, precision=recipe.precision, compiled=recipe.sampling.compiled
+        )
         self.mover = Mover(policy, recipe)
         self.potential = Potential.untrained(state_width(policy.model.config.hidden_size))
         self.explained = 0.0

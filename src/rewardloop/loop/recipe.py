@@ -1,4 +1,4 @@
-"""The settings of a run: small frozen groups, each with unit, range and meaning. Twenty-three in all."""
+"""The settings of a run: small frozen groups, each with unit, range and meaning. Twenty-four in all."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Sampling:
     max_tokens: int = 64  # longest completion, tokens
     temperature: float = 1.0  # above 0; probabilities are recorded at this temperature
     slots: int = 64  # sequences decoded side by side
+    compiled: bool = False  # compile what decoding does between its matrix products; needs a C++ compiler and a CPU
 
     def __post_init__(self) -> None:
         _require(self.prompts >= 1, "sampling.prompts must be 1 or more")

@@ -22,6 +22,7 @@ from torch import Tensor
 from rewardloop.errors import ConfigError, ModelError
 from rewardloop.hardware import Precision, compute_dtype
 from rewardloop.models.language_model import LanguageModel
+from rewardloop.rollout.compiled import CompiledDecoder
 from rewardloop.rollout.decoder import Decoder
 from rewardloop.rollout.draw import draw_tokens
 from rewardloop.rollout.families import attention_window
@@ -63,7 +64,8 @@ class Engine:
 
     Precision: "float32" agrees with transformers to 1e-4 in log-probability; "bfloat16" multiplies the
     weights of the blocks in bfloat16; "auto" chooses it where the processor has it and it pays.
-    Raises ModelError where the model is of no known family.
+    `compiled`: on a CPU with a C++ compiler, what lies between the matrix products is compiled for it.
+    Raises ModelError where the model is of no known family, ConfigError where it cannot be compiled.
     """
 
     @torch.no_grad()
@@ -74,12 +76,14 @@ class Engine:
         slots: int = 32,
         max_length: int | None = None,
         precision: Precision = "auto",
+        compiled: bool = False,
     ) -> None:
         if slots < 1:
             raise ConfigError(f"slots is {slots}; at least 1 is expected")
         self._lm = lm
         self._max_length = _length_limit(lm, max_length)
-        self._decoder = Decoder(lm.model, _choose_dtype(precision, lm), self._max_length)
+        decoder = CompiledDecoder if compiled else Decoder
+        self._decoder: Decoder = decoder(lm.model, _choose_dtype(precision, lm), self._max_length)
         self._end_ids = np.array(lm.end_ids)
         self._queue: deque[Pending] = deque()
         self._table = Slots(slots, 0)
