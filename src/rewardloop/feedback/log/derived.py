@@ -12,7 +12,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, ScalarSelect, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    ScalarSelect,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rewardloop.feedback.log.events import Event
@@ -30,7 +43,7 @@ def apply(connection: Connection, events: Sequence[Event]) -> None:
         if chosen:
             change(connection, chosen)
     _join(connection, events)
-    connection.execute(update(applied).values(applied_seq=events[-1].seq))
+    connection.execute(_SET_APPLIED, {"newest": events[-1].seq})
 
 
 # ---------------------------------------------------------------- completions
@@ -118,19 +131,15 @@ def _join(connection: Connection, events: Sequence[Event]) -> None:
     feedback_ids = [event.id for event in events if event.kind == "feedback.created"]
     if not arrived and not feedback_ids:
         return
-    target = feedback_target.c
-    touched = or_(
-        target.feedback_id.in_(feedback_ids),
-        target.external_id.in_(_names(event.body.get("external_id") for event in arrived)),
-        target.conversation_id.in_(_names(event.conversation_id for event in finished)),
-    )
-    open_targets = and_(target.completion_id.is_(None), touched)
-    if connection.scalar(select(target.seq).where(open_targets).limit(1)) is not None:
-        connection.execute(update(feedback_target).where(open_targets).values(completion_id=_meant()))
-    current = feedback_current.c
-    about = select(target.feedback_id).where(target.completion_id.in_(_names(event.target_id for event in finished)))
-    could_be_ready = and_(current.ready_seq.is_(None), or_(current.id.in_(feedback_ids), current.id.in_(about)))
-    connection.execute(update(feedback_current).where(could_be_ready).values(ready_seq=_ready_seq()))
+    touched = {
+        "feedback": feedback_ids,
+        "names": _names(event.body.get("external_id") for event in arrived),
+        "talks": _names(event.conversation_id for event in finished),
+    }
+    if connection.scalar(_FIND_OPEN, touched) is not None:
+        connection.execute(_FILL_OPEN, touched)
+    ended = {"feedback": feedback_ids, "ended": _names(event.target_id for event in finished)}
+    connection.execute(_SET_READY, ended)
 
 
 def _names(values: Iterable[str | None]) -> list[str]:
@@ -170,6 +179,33 @@ def _ready_seq() -> Any:
     is_open = counted.correlate(feedback_current).scalar_subquery() > 0
     end = last.correlate(feedback_current).scalar_subquery()
     return case((is_open, None), (end > current.seq, end), else_=current.seq)
+
+
+def _any(name: str) -> BindParameter[Any]:
+    return bindparam(name, expanding=True)
+
+
+_TARGET, _CURRENT = feedback_target.c, feedback_current.c
+_OPEN: Final = and_(
+    _TARGET.completion_id.is_(None),
+    or_(
+        _TARGET.feedback_id.in_(_any("feedback")),
+        _TARGET.external_id.in_(_any("names")),
+        _TARGET.conversation_id.in_(_any("talks")),
+    ),
+)
+_COULD_BE_READY: Final = and_(
+    _CURRENT.ready_seq.is_(None),
+    or_(
+        _CURRENT.id.in_(_any("feedback")),
+        _CURRENT.id.in_(select(_TARGET.feedback_id).where(_TARGET.completion_id.in_(_any("ended")))),
+    ),
+)
+# Built once: with every commit it would take longer than to run them.
+_SET_APPLIED: Final = update(applied).values(applied_seq=bindparam("newest"))
+_FIND_OPEN: Final = select(_TARGET.seq).where(_OPEN).limit(1)
+_FILL_OPEN: Final = update(feedback_target).where(_OPEN).values(completion_id=_meant())
+_SET_READY: Final = update(feedback_current).where(_COULD_BE_READY).values(ready_seq=_ready_seq())
 
 
 # ---------------------------------------------------------------- assignments

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Final, Self
 
-from sqlalchemy import Connection, Row, delete, func, insert, or_, select, text, tuple_, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, text, tuple_, update
 
 from rewardloop.errors import StoreError
 from rewardloop.feedback.log.arrays import Sampled, unpack
@@ -40,6 +40,28 @@ REBUILD_CHUNK: Final = 1000  # events
 POLL_S: Final = 0.05  # how often a reader in another process looks for new events
 
 EVENT_COLUMNS: Final = [event.c[field.name] for field in fields(Event)]
+
+# What every commit runs, built once: to build a statement takes longer than to run it.
+_LAST_SEQ: Final = select(func.max(event.c.seq))
+_ADD_EVENT: Final = insert(event)
+_ADD_BLOB: Final = insert(blob)
+_FIND_KEYS: Final = select(
+    event.c.actor_id, event.c.idem_key, event.c.seq, event.c.id, event.c.ts, event.c.payload_hash
+).where(tuple_(event.c.actor_id, event.c.idem_key).in_(bindparam("keyed", expanding=True)))
+_FIND_WAITING: Final = (
+    select(feedback_target.c.feedback_id)
+    .select_from(
+        feedback_target.outerjoin(
+            completion,
+            (completion.c.completion_id == feedback_target.c.completion_id)
+            & (completion.c.choice == feedback_target.c.choice),
+        )
+    )
+    .where(
+        feedback_target.c.feedback_id.in_(bindparam("ids", expanding=True)),
+        or_(completion.c.started_seq.is_(None), completion.c.started_seq > feedback_target.c.seq),
+    )
+)
 
 
 class LogReader:
@@ -273,13 +295,11 @@ class _Pending:
 def _known_keys(connection: Connection, keyed: set[tuple[str, str]]) -> dict[Any, _Known]:
     if not keyed:
         return {}
-    columns = (event.c.actor_id, event.c.idem_key, event.c.seq, event.c.id, event.c.ts, event.c.payload_hash)
-    query = select(*columns).where(tuple_(event.c.actor_id, event.c.idem_key).in_(sorted(keyed)))
     return {
         (row.actor_id, row.idem_key): _Known(
             Appended(seq=row.seq, id=row.id, ts=row.ts, outcome="replayed"), row.payload_hash
         )
-        for row in connection.execute(query)
+        for row in connection.execute(_FIND_KEYS, {"keyed": sorted(keyed)})
     }
 
 
@@ -288,9 +308,9 @@ def _store(connection: Connection, pending: _Pending) -> None:
         {**{field.name: getattr(stored, field.name) for field in fields(Event)}, "payload_hash": digest}
         for stored, digest in zip(pending.events, pending.hashes, strict=True)
     ]
-    connection.execute(insert(event), rows)
+    connection.execute(_ADD_EVENT, rows)
     if pending.blobs:
-        connection.execute(insert(blob), pending.blobs)
+        connection.execute(_ADD_BLOB, pending.blobs)
     apply(connection, pending.events)
     if connection.dialect.name == "postgresql":
         notify = text("SELECT pg_notify(:channel, :seq)")
@@ -326,13 +346,7 @@ def _replace_waiting(appended: Appended) -> Appended:
 
 
 def _waiting(connection: Connection, ids: Sequence[str]) -> set[str]:
-    target = feedback_target.c
-    joined = feedback_target.outerjoin(
-        completion, (completion.c.completion_id == target.completion_id) & (completion.c.choice == target.choice)
-    )
-    later = or_(completion.c.started_seq.is_(None), completion.c.started_seq > target.seq)
-    query = select(target.feedback_id).select_from(joined).where(target.feedback_id.in_(ids), later)
-    return set(connection.scalars(query))
+    return set(connection.scalars(_FIND_WAITING, {"ids": ids}))
 
 
 # ---------------------------------------------------------------- rows
@@ -340,7 +354,7 @@ def _waiting(connection: Connection, ids: Sequence[str]) -> set[str]:
 
 def last_seq(connection: Connection) -> int:
     """The seq of the newest event; 0 in an empty log."""
-    return int(connection.scalar(select(func.max(event.c.seq))) or 0)
+    return int(connection.scalar(_LAST_SEQ) or 0)
 
 
 def as_event(row: Row[Any]) -> Event:

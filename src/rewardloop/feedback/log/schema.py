@@ -42,15 +42,19 @@ class Json(TypeDecorator[Any]):
 
 def to_json(value: Any) -> str:
     """Compact JSON with sorted names: equal values give equal text. Raises ValueError for NaN and infinities."""
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = _JSON.encode(value)
     if text.isascii():
         return text
     try:
         text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON allows and UTF-8 does not
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return _ASCII_JSON.encode(value)
     return text
 
+
+# json.dumps would make one for every call
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+_ASCII_JSON: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 NAME = String(200)  # what a caller may choose: external ids, idempotency keys, names of criteria
 ID = String(64)
