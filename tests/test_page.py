@@ -292,6 +292,52 @@ def test_a_comparison_is_blind_until_the_vote(visit: Visit) -> None:
     expect(visit.page.locator("main .pair .version")).to_have_count(2)
 
 
+@pytest.mark.parametrize(("language", "count"), [("en", 3), ("zh", 4)])
+def test_more_answers_are_put_in_order_by_keys_alone(visit: Visit, language: str, count: int) -> None:
+    visit.speak(language)
+    visit.open("/compare")
+    page = visit.page
+    page.locator(".segments label").nth(count - 2).click()
+    page.reload()
+    expect(page.locator(".segments input").nth(count - 2)).to_be_checked()  # it is remembered
+    page.keyboard.press("n")
+    expect(page.locator(".ranked .side")).to_have_count(count)
+    expect(page.locator(".places button:enabled")).to_have_count(count * count)
+    expect(page.locator("main .version")).to_have_count(0)
+    for key in ("b", "a", "Backspace", "c", "0", "a") + ("d",) * (count > 3):
+        page.keyboard.press(key)
+    with page.expect_request("**/v1/feedback") as posted:
+        page.keyboard.press("Enter")
+    body = posted.value.post_data_json
+    assert (body["kind"], body["ranks"]) == ("ranking", [2, 1, 2, 3][:count])
+    assert sorted(target["choice"] for target in body["targets"]) == list(range(count))
+    assert posted.value.headers["idempotency-key"]
+    expect(page.locator(".ranked .version")).to_have_count(count)
+    expect(page.locator(".strip li.done").first).to_be_visible()
+    visit.check_unbroken()
+
+
+def test_more_answers_are_put_in_order_on_a_telephone(visit: Visit) -> None:
+    page = visit.page
+    page.set_viewport_size(TELEPHONE)
+    visit.open("/compare")
+    page.locator(".segments label").nth(2).click()
+    page.locator(".suggestions button").first.click()
+    places = page.locator(".ranked .places")
+    expect(page.locator(".places button:enabled")).to_have_count(16)
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= TELEPHONE["width"]
+    heights = page.locator(".places button").evaluate_all("all => all.map(one => one.getBoundingClientRect().height)")
+    assert min(heights) >= 44  # a thumb's width
+    send = page.get_by_role("button", name="Save the order")
+    for at, place in enumerate((4, 2, 1, 1)):
+        expect(send).to_be_disabled()
+        places.nth(at).locator("button").nth(place - 1).click()
+    with page.expect_request("**/v1/feedback") as posted:
+        send.click()
+    assert posted.value.post_data_json["ranks"] == [3, 2, 1, 1]
+    visit.check_unbroken()
+
+
 def test_a_key_that_is_held_marks_the_words_as_they_appear(visit: Visit) -> None:
     visit.open("/live")
     visit.page.locator(".suggestions button").first.click()

@@ -171,3 +171,23 @@ def test_what_is_compared_is_words_and_nothing_else(place: Place, window: Watche
         page.press("#composer", "Enter")
         expect(page.locator(".vote.first")).to_be_enabled()
         window.check()
+
+
+def test_what_is_put_in_order_is_words_and_is_stored(place: Place, window: Watched) -> None:
+    page = window.page
+    window.visit.open("/compare")
+    page.locator(".segments label").nth(2).click()
+    for payload in PAYLOADS[5::25]:
+        page.fill("#composer", payload)
+        page.press("#composer", "Enter")
+        page.locator("#composer").blur()
+        expect(page.locator(".places button:enabled")).to_have_count(16)
+        for key in "dcab":
+            page.keyboard.press(key)
+        with page.expect_response("**/v1/feedback") as answered:
+            page.keyboard.press("Enter")
+        assert answered.value.status == 201
+        expect(page.locator(".ranked .version").first).to_have_text("v3")
+        window.check()
+    newest = place.owner.get("/api/data?kind=ranking").json()["items"][0]
+    assert newest["body"]["ranks"] == [3, 4, 2, 1]

@@ -248,7 +248,7 @@ export type Generate = {
   conversation_id: string | null;
   messages?: Message[];
   prompt?: string;
-  settings: { temperature: number; max_tokens: number; seed: number | null; choices: 1 | 2 };
+  settings: { temperature: number; max_tokens: number; seed: number | null; choices: number };
   blind: boolean;
 };
 export type LiveVote = {
