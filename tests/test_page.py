@@ -15,6 +15,7 @@ from page_driver import PATIENCE_MS, WATCH, Place, Visit, find_chromium, gateway
 from web_mock.payloads import FIRST, PAYLOADS
 
 SCREENS = ("/", "/compare", "/live", "/queue", "/dashboard", "/annotators", "/data", "/models", "/settings")
+PLACES = (*SCREENS, "/queue/disagreements")
 TELEPHONE = {"width": 390, "height": 844}
 
 
@@ -91,7 +92,7 @@ def test_nothing_bars_anybody_from_a_screen(visit: Visit, browser: Browser, sche
     checked = Visit(visit.place, context.new_page())
     checked.listen()
     found = {}
-    for path in SCREENS:
+    for path in PLACES:
         checked.open(path)
         checked.page.wait_for_selector("main h1")
         expect(checked.page.locator("main .skeleton")).to_have_count(0)
@@ -102,7 +103,7 @@ def test_nothing_bars_anybody_from_a_screen(visit: Visit, browser: Browser, sche
 
 def test_a_telephone_scrolls_down_and_never_sideways(visit: Visit) -> None:
     visit.page.set_viewport_size(TELEPHONE)
-    for path in SCREENS:
+    for path in PLACES:
         visit.open(path)
         visit.page.wait_for_selector("main h1")
         expect(visit.page.locator("main .skeleton")).to_have_count(0)
@@ -388,6 +389,55 @@ def answer_by_keys(visit: Visit) -> str:
     expect(page.locator(".assignment .said")).not_to_have_text(question)
     (field,) = posted.value.post_data_json
     return str(field)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_what_people_disagree_about_is_decided_by_keys_alone(browser: Browser, language: str) -> None:
+    with stand_in() as place:
+        visit = Visit(place, browser.new_context(locale="en-US").new_page())
+        visit.page.add_init_script(WATCH)
+        visit.listen()
+        visit.log_in()
+        visit.speak(language)
+        visit.open("/queue")
+        page = visit.page
+        expect(page.locator("a[href='/queue/disagreements'] .badge")).to_have_text("3")
+        page.locator("a[href='/queue/disagreements']").click()
+        opinions = page.locator(".opinions")
+        tie = {"en": "A tie", "zh": "不相上下"}[language]
+        expect(opinions).to_contain_text("ben")
+        expect(opinions.locator("li").nth(2)).to_contain_text(tie)
+        expect(opinions.locator("li").nth(2)).to_contain_text("both are right")
+        page.keyboard.press("k")  # from the first to the last: a correction
+        expect(opinions.locator("ins")).to_have_count(1)
+        page.keyboard.press("j")
+        expect(page.locator(".votes")).to_be_visible()
+        for key, body in (("0", {"choice": "tie"}), ("4", {"value": 4})):
+            with page.expect_request("**/verdict") as posted:
+                page.keyboard.press(key)
+            assert posted.value.post_data_json == body
+            assert posted.value.headers["idempotency-key"]
+            expect(page.locator(f".{'votes' if key == '0' else 'rate-row'}")).to_have_count(0)
+        with page.expect_request("**/verdict") as posted:
+            opinions.get_by_role("button").click()
+        assert "copper coins" in posted.value.post_data_json["corrected"]
+        expect(page.locator(".empty")).to_be_visible()
+        page.locator(".segments label").last.click()
+        expect(page.locator(".verdict")).to_contain_text("anna")
+        expect(page.locator(".verdict")).to_contain_text(tie)
+        visit.check_unbroken()
+
+
+def test_who_may_not_decide_is_not_shown_what_to_decide(browser: Browser) -> None:
+    with stand_in() as place:
+        annotator = Place(place.url, name="ben")
+        visit = Visit(annotator, browser.new_context(locale="en-US").new_page())
+        visit.listen()
+        visit.log_in()
+        visit.open("/queue/disagreements")
+        expect(visit.page.locator("main h1")).to_have_text("Queue")
+        expect(visit.page.locator(".assignment")).to_be_visible()
+        expect(visit.page.locator("a[href='/queue/disagreements']")).to_have_count(0)
 
 
 # ---------------------------------------------------------------- hostile text

@@ -110,6 +110,21 @@ export type Assignment = {
 };
 /** What is answered to a comparison, a rating, or a correction. */
 export type QueueAnswer = { choice: Choice } | { value: number } | { corrected: string };
+/** What somebody said about an item of the queue; of a comparison, `first` is the first of its candidates. */
+export type SaidOfItem = {
+  annotator: { id: string; name: string };
+  at: string;
+  choice?: Choice;
+  value?: number;
+  corrected?: string;
+  comment?: string;
+};
+export type Disagreement = Pick<Assignment, "task" | "criterion" | "prompt" | "candidates"> & {
+  id: string;
+  judgments: SaidOfItem[];
+  verdict: SaidOfItem | null;
+};
+export type Disagreements = { items: Disagreement[]; open: number; decided: number };
 export type QueueProgress = {
   mine: { done: number; today: number };
   all: { done: number; total: number; overlap: number };
