@@ -391,6 +391,65 @@ def answer_by_keys(visit: Visit) -> str:
     return str(field)
 
 
+@pytest.mark.parametrize(
+    ("language", "question", "tinted"),
+    [("en", "How many coins for apple pie?", True), ("zh", "苹果派多少钱？", False)],
+)
+def test_a_part_is_marked_by_keys_alone(visit: Visit, language: str, question: str, tinted: bool) -> None:
+    page = visit.page
+    visit.speak(language)
+    visit.open("/")
+    visit.ask(question)
+    if not tinted:
+        page.keyboard.press("Escape")
+        page.locator("#composer").blur()
+        page.keyboard.press("t")
+    answer = page.locator(".answer .tokens, .answer .markdown").inner_text()
+    page.locator("#composer").blur()
+    for key in ("p", "ArrowRight", "ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight", "Shift+ArrowLeft"):
+        page.keyboard.press(key)
+    said = page.locator("p[aria-live]")
+    expect(said).to_have_text(re.compile("^“.+”$"))
+    chosen = str(said.inner_text())[1:-1]
+    assert page.evaluate("getSelection().toString()") == chosen
+    assert chosen in answer
+    assert not answer.startswith(chosen)
+    if language == "en":
+        assert len(chosen.split()) == 2
+    expect(page.locator(".marking button")).to_have_count(4)
+    with page.expect_request("**/v1/feedback") as posted:
+        page.keyboard.press("4")  # where nothing is marked, this is four stars
+    body = posted.value.post_data_json
+    assert (body["kind"], body["category"], body["severity"]) == ("span", "well_said", 1)
+    assert answer[body["start"] : body["end"]] == chosen
+    expect(page.locator(".remarks")).to_contain_text(chosen)
+    expect(page.locator(".marking, .mark-hint")).to_have_count(0)
+    page.keyboard.press("p")
+    page.keyboard.press("Escape")
+    expect(page.locator(".mark-hint")).to_have_count(0)
+    with page.expect_request("**/v1/feedback") as posted:
+        page.keyboard.press("4")
+    assert posted.value.post_data_json["kind"] == "rating"
+    visit.check_unbroken()
+
+
+def test_marking_by_keys_needs_no_single_keys(visit: Visit) -> None:
+    page = visit.page
+    page.evaluate("localStorage.setItem('rewardloop.keys', 'false')")
+    visit.open("/")
+    visit.ask("How many coins for apple pie?")
+    button = page.get_by_role("button", name="Mark a part")
+    button.focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("End")
+    page.keyboard.press("Enter")  # to the categories, which are buttons as well
+    page.keyboard.press("Tab")
+    with page.expect_request("**/v1/feedback") as posted:
+        page.keyboard.press("Enter")
+    assert posted.value.post_data_json["category"] == "topic_drift"
+    expect(button).to_be_focused()
+
+
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_what_people_disagree_about_is_decided_by_keys_alone(browser: Browser, language: str) -> None:
     with stand_in() as place:
