@@ -111,6 +111,39 @@ def test_a_telephone_scrolls_down_and_never_sideways(visit: Visit) -> None:
     expect(visit.page.locator(".tabs a").first).to_be_visible()
 
 
+@pytest.mark.parametrize(("language", "day"), [("en", r"Nov 2, \d\d:30"), ("zh", r"11月2日 \d\d:30")])
+def test_a_chart_of_one_point_says_when_it_was(visit: Visit, language: str, day: str) -> None:
+    only_mock(visit.place)
+    page = visit.page
+
+    def cut(value: Any) -> Any:
+        """The last of every list."""
+        return {name: cut(each) for name, each in value.items()} if isinstance(value, dict) else value[-1:]
+
+    def answer(route: Any) -> None:
+        figures = route.fetch().json()
+        figures |= {name: cut(figures[name]) for name in ("series", "versions")}
+        for each in figures["series"].values():
+            each["t"] = ["2025-11-02T12:30:00Z"]
+        route.fulfill(json=figures)
+
+    page.route("**/api/dashboard", answer)
+    page.add_init_script(
+        "window.written = []; const write = CanvasRenderingContext2D.prototype.fillText;"
+        "CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {"
+        " window.written.push(text); return write.call(this, text, ...place); }"
+    )
+    visit.speak(language)
+    visit.open("/dashboard")
+    expect(page.locator(".plot canvas")).to_have_count(12)
+    expect(page.locator(".chart-empty")).to_have_count(1)  # of the defects the last version has no figure
+    page.wait_for_function("window.written.includes('v4')")
+    written = {str(one) for one in page.evaluate("window.written")}
+    assert {one for one in written if one.startswith("v")} == {"v4"}
+    assert any(re.search(day, one) for one in written), written
+    assert not [one for one in written if one.startswith(("Jan", "1月"))]
+
+
 # ---------------------------------------------------------------- chat and what one says
 
 
