@@ -97,6 +97,19 @@ def test_nothing_bars_anybody_from_a_screen(visit: Visit, browser: Browser, sche
         checked.page.wait_for_selector("main h1")
         expect(checked.page.locator("main .skeleton")).to_have_count(0)
         found[path] = checked.serious_barriers()
+    page = checked.page
+    checked.open("/compare")
+    page.locator(".segments label").last.click()
+    page.locator(".suggestions button").first.click()
+    expect(page.locator(".places button:enabled")).to_have_count(16)
+    for key in "ab":
+        page.keyboard.press(key)
+    found["putting in order"] = checked.serious_barriers()
+    checked.open("/")
+    checked.ask("How many coins for apple pie?")
+    page.get_by_role("button", name="Mark a part").click()
+    expect(page.locator(".marking")).to_be_visible()
+    found["marking"] = checked.serious_barriers()
     context.close()
     assert {path: barriers for path, barriers in found.items() if barriers} == {}
 
@@ -369,7 +382,23 @@ def test_more_answers_are_put_in_order_on_a_telephone(visit: Visit) -> None:
     with page.expect_request("**/v1/feedback") as posted:
         send.click()
     assert posted.value.post_data_json["ranks"] == [3, 2, 1, 1]
+    expect(page.locator(".strip li.done").first).to_be_visible()
+    if visit.place.is_mock:
+        visit.open("/data")
+        page.locator(".rows button").first.click()
+        expect(page.locator("dialog .ranks b")).to_have_text(["Place 3", "Place 2", "Place 1", "Place 1"])
     visit.check_unbroken()
+
+
+def test_what_is_marked_by_keys_fits_on_a_telephone(visit: Visit) -> None:
+    page = visit.page
+    page.set_viewport_size(TELEPHONE)
+    visit.ask("How many coins for apple pie?")
+    page.get_by_role("button", name="Mark a part").click()
+    expect(page.locator(".marking")).to_be_visible()
+    for _ in range(6):
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= TELEPHONE["width"]
 
 
 def test_a_key_that_is_held_marks_the_words_as_they_appear(visit: Visit) -> None:

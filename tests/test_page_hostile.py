@@ -234,7 +234,7 @@ def test_what_the_queue_asks_and_people_disagree_about_is_words_and_nothing_else
     assert len(shown) == len(set(PAYLOADS[:110]))
 
     window.visit.open("/queue/disagreements")
-    expect(page.locator(".disagreement-bar")).to_contain_text("1 of 100")  # as many as are sent at once
+    expect(page.locator(".disagreement-bar")).to_contain_text("1 / 100")  # as many as are sent at once
     for _ in range(100):
         window.check()
         page.keyboard.press("j")

@@ -232,6 +232,7 @@ export type DataRow = {
   summary: string;
   prompt: Message[] | string | null;
   completion: string | null;
+  completions?: string[]; // all that it is about, in the order shown
   body: Record<string, unknown>;
   status: Status;
 };
