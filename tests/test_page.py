@@ -549,6 +549,25 @@ def test_what_people_disagree_about_is_decided_by_keys_alone(browser: Browser, l
         visit.check_unbroken()
 
 
+def test_a_verdict_without_a_network_is_kept_and_given_once(browser: Browser) -> None:
+    with stand_in() as place:
+        visit = Visit(place, browser.new_context(locale="en-US").new_page())
+        visit.log_in()
+        visit.open("/queue/disagreements")
+        page = visit.page
+        expect(page.locator(".votes")).to_be_visible()
+        page.route("**/verdict", lambda route: route.abort("internetdisconnected"))
+        page.keyboard.press("0")
+        expect(page.locator(".votes")).to_have_count(0)
+        expect(page.locator(".outbox")).to_contain_text("1 judgment waits")
+        page.unroute("**/verdict")
+        with page.expect_response("**/verdict") as answered:
+            page.get_by_role("button", name="Send now").click()
+        assert answered.value.status == 201
+        expect(page.locator(".disagreement-bar")).to_contain_text("Decided: 1")
+        expect(page.locator(".outbox")).to_have_count(0)
+
+
 def test_who_may_not_decide_is_not_shown_what_to_decide(browser: Browser) -> None:
     with stand_in() as place:
         annotator = Place(place.url, name="ben")
