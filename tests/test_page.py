@@ -480,7 +480,8 @@ def test_a_part_is_marked_by_keys_alone(visit: Visit, language: str, question: s
         assert len(chosen.split()) == 2
     expect(page.locator(".marking button")).to_have_count(4)
     with page.expect_request("**/v1/feedback") as posted:
-        page.keyboard.press("4")  # where nothing is marked, this is four stars
+        page.keyboard.press("5")  # where nothing is marked, these are stars
+        page.keyboard.press("4")
     body = posted.value.post_data_json
     assert (body["kind"], body["category"], body["severity"]) == ("span", "well_said", 1)
     assert answer[body["start"] : body["end"]] == chosen

@@ -59,8 +59,9 @@ export function Markable({ target, text, byKeys, onEnd, children }: Props) {
     getSelection()?.removeAllRanges();
     getSelection()?.addRange(range);
     range.startContainer.parentElement?.scrollIntoView({ block: "nearest" });
-    const known = place(range, box.current!, text) !== null;
-    announce(t(known ? "mark.chosen" : "mark.unclear", { words: range.toString() }));
+    // At once: the event of the selection comes after the next key.
+    marked.value = place(range, box.current!, text);
+    announce(t(marked.value ? "mark.chosen" : "mark.unclear", { words: range.toString() }));
   };
   const end = () => {
     getSelection()?.removeAllRanges();
@@ -83,7 +84,8 @@ export function Markable({ target, text, byKeys, onEnd, children }: Props) {
     else if (category && marked.value) mark(category);
     else if (event.key === "Enter" && event.target === box.current)
       box.current?.querySelector<HTMLElement>(".marking button")?.focus();
-    else return;
+    // Other letters and digits belong to the screen beneath, and rest meanwhile.
+    else if (event.target !== box.current || event.key.length > 1) return;
     event.preventDefault();
     event.stopPropagation();
   };
