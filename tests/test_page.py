@@ -15,6 +15,7 @@ from page_driver import PATIENCE_MS, WATCH, Place, Visit, find_chromium, gateway
 from web_mock.payloads import FIRST, PAYLOADS
 
 SCREENS = ("/", "/compare", "/live", "/queue", "/dashboard", "/annotators", "/data", "/models", "/settings")
+PLACES = (*SCREENS, "/queue/disagreements")
 TELEPHONE = {"width": 390, "height": 844}
 
 
@@ -91,23 +92,69 @@ def test_nothing_bars_anybody_from_a_screen(visit: Visit, browser: Browser, sche
     checked = Visit(visit.place, context.new_page())
     checked.listen()
     found = {}
-    for path in SCREENS:
+    for path in PLACES:
         checked.open(path)
         checked.page.wait_for_selector("main h1")
         expect(checked.page.locator("main .skeleton")).to_have_count(0)
         found[path] = checked.serious_barriers()
+    page = checked.page
+    checked.open("/compare")
+    page.locator(".segments label").last.click()
+    page.locator(".suggestions button").first.click()
+    expect(page.locator(".places button:enabled")).to_have_count(16)
+    for key in "ab":
+        page.keyboard.press(key)
+    found["putting in order"] = checked.serious_barriers()
+    checked.open("/")
+    checked.ask("How many coins for apple pie?")
+    page.get_by_role("button", name="Mark a part").click()
+    expect(page.locator(".marking")).to_be_visible()
+    found["marking"] = checked.serious_barriers()
     context.close()
     assert {path: barriers for path, barriers in found.items() if barriers} == {}
 
 
 def test_a_telephone_scrolls_down_and_never_sideways(visit: Visit) -> None:
     visit.page.set_viewport_size(TELEPHONE)
-    for path in SCREENS:
+    for path in PLACES:
         visit.open(path)
         visit.page.wait_for_selector("main h1")
         expect(visit.page.locator("main .skeleton")).to_have_count(0)
         assert visit.page.evaluate("document.scrollingElement.scrollWidth") <= TELEPHONE["width"], path
     expect(visit.page.locator(".tabs a").first).to_be_visible()
+
+
+@pytest.mark.parametrize(("language", "day"), [("en", r"Nov 2, \d\d:30"), ("zh", r"11月2日 \d\d:30")])
+def test_a_chart_of_one_point_says_when_it_was(visit: Visit, language: str, day: str) -> None:
+    only_mock(visit.place)
+    page = visit.page
+
+    def cut(value: Any) -> Any:
+        """The last of every list."""
+        return {name: cut(each) for name, each in value.items()} if isinstance(value, dict) else value[-1:]
+
+    def answer(route: Any) -> None:
+        figures = route.fetch().json()
+        figures |= {name: cut(figures[name]) for name in ("series", "versions")}
+        for each in figures["series"].values():
+            each["t"] = ["2025-11-02T12:30:00Z"]
+        route.fulfill(json=figures)
+
+    page.route("**/api/dashboard", answer)
+    page.add_init_script(
+        "window.written = []; const write = CanvasRenderingContext2D.prototype.fillText;"
+        "CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {"
+        " window.written.push(text); return write.call(this, text, ...place); }"
+    )
+    visit.speak(language)
+    visit.open("/dashboard")
+    expect(page.locator(".plot canvas")).to_have_count(12)
+    expect(page.locator(".chart-empty")).to_have_count(1)  # of the defects the last version has no figure
+    page.wait_for_function("window.written.includes('v4')")
+    written = {str(one) for one in page.evaluate("window.written")}
+    assert {one for one in written if one.startswith("v")} == {"v4"}
+    assert any(re.search(day, one) for one in written), written
+    assert not [one for one in written if one.startswith(("Jan", "1月"))]
 
 
 # ---------------------------------------------------------------- chat and what one says
@@ -292,6 +339,68 @@ def test_a_comparison_is_blind_until_the_vote(visit: Visit) -> None:
     expect(visit.page.locator("main .pair .version")).to_have_count(2)
 
 
+@pytest.mark.parametrize(("language", "count"), [("en", 3), ("zh", 4)])
+def test_more_answers_are_put_in_order_by_keys_alone(visit: Visit, language: str, count: int) -> None:
+    visit.speak(language)
+    visit.open("/compare")
+    page = visit.page
+    page.locator(".segments label").nth(count - 2).click()
+    page.reload()
+    expect(page.locator(".segments input").nth(count - 2)).to_be_checked()  # it is remembered
+    page.keyboard.press("n")
+    expect(page.locator(".ranked .side")).to_have_count(count)
+    expect(page.locator(".places button:enabled")).to_have_count(count * count)
+    expect(page.locator("main .version")).to_have_count(0)
+    for key in ("b", "a", "Backspace", "c", "0", "a") + ("d",) * (count > 3):
+        page.keyboard.press(key)
+    with page.expect_request("**/v1/feedback") as posted:
+        page.keyboard.press("Enter")
+    body = posted.value.post_data_json
+    assert (body["kind"], body["ranks"]) == ("ranking", [2, 1, 2, 3][:count])
+    assert sorted(target["choice"] for target in body["targets"]) == list(range(count))
+    assert posted.value.headers["idempotency-key"]
+    expect(page.locator(".ranked .version")).to_have_count(count)
+    expect(page.locator(".strip li.done").first).to_be_visible()
+    visit.check_unbroken()
+
+
+def test_more_answers_are_put_in_order_on_a_telephone(visit: Visit) -> None:
+    page = visit.page
+    page.set_viewport_size(TELEPHONE)
+    visit.open("/compare")
+    page.locator(".segments label").nth(2).click()
+    page.locator(".suggestions button").first.click()
+    places = page.locator(".ranked .places")
+    expect(page.locator(".places button:enabled")).to_have_count(16)
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= TELEPHONE["width"]
+    heights = page.locator(".places button").evaluate_all("all => all.map(one => one.getBoundingClientRect().height)")
+    assert min(heights) >= 44  # a thumb's width
+    send = page.get_by_role("button", name="Save the order")
+    for at, place in enumerate((4, 2, 1, 1)):
+        expect(send).to_be_disabled()
+        places.nth(at).locator("button").nth(place - 1).click()
+    with page.expect_request("**/v1/feedback") as posted:
+        send.click()
+    assert posted.value.post_data_json["ranks"] == [3, 2, 1, 1]
+    expect(page.locator(".strip li.done").first).to_be_visible()
+    if visit.place.is_mock:
+        visit.open("/data")
+        page.locator(".rows button").first.click()
+        expect(page.locator("dialog .ranks b")).to_have_text(["Place 3", "Place 2", "Place 1", "Place 1"])
+    visit.check_unbroken()
+
+
+def test_what_is_marked_by_keys_fits_on_a_telephone(visit: Visit) -> None:
+    page = visit.page
+    page.set_viewport_size(TELEPHONE)
+    visit.ask("How many coins for apple pie?")
+    page.get_by_role("button", name="Mark a part").click()
+    expect(page.locator(".marking")).to_be_visible()
+    for _ in range(6):
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= TELEPHONE["width"]
+
+
 def test_a_key_that_is_held_marks_the_words_as_they_appear(visit: Visit) -> None:
     visit.open("/live")
     visit.page.locator(".suggestions button").first.click()
@@ -342,6 +451,134 @@ def answer_by_keys(visit: Visit) -> str:
     expect(page.locator(".assignment .said")).not_to_have_text(question)
     (field,) = posted.value.post_data_json
     return str(field)
+
+
+@pytest.mark.parametrize(
+    ("language", "question", "tinted"),
+    [("en", "How many coins for apple pie?", True), ("zh", "苹果派多少钱？", False)],
+)
+def test_a_part_is_marked_by_keys_alone(visit: Visit, language: str, question: str, tinted: bool) -> None:
+    page = visit.page
+    visit.speak(language)
+    visit.open("/")
+    visit.ask(question)
+    if not tinted:
+        page.keyboard.press("Escape")
+        page.locator("#composer").blur()
+        page.keyboard.press("t")
+    answer = page.locator(".answer .tokens, .answer .markdown").inner_text()
+    page.locator("#composer").blur()
+    for key in ("p", "ArrowRight", "ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight", "Shift+ArrowLeft"):
+        page.keyboard.press(key)
+    said = page.locator("p[aria-live]")
+    expect(said).to_have_text(re.compile("^“.+”$"))
+    chosen = str(said.inner_text())[1:-1]
+    assert page.evaluate("getSelection().toString()") == chosen
+    assert chosen in answer
+    assert not answer.startswith(chosen)
+    if language == "en":
+        assert len(chosen.split()) == 2
+    expect(page.locator(".marking button")).to_have_count(4)
+    with page.expect_request("**/v1/feedback") as posted:
+        page.keyboard.press("5")  # where nothing is marked, these are stars
+        page.keyboard.press("4")
+    body = posted.value.post_data_json
+    assert (body["kind"], body["category"], body["severity"]) == ("span", "well_said", 1)
+    assert answer[body["start"] : body["end"]] == chosen
+    expect(page.locator(".remarks")).to_contain_text(chosen)
+    expect(page.locator(".marking, .mark-hint")).to_have_count(0)
+    page.keyboard.press("p")
+    page.keyboard.press("Escape")
+    expect(page.locator(".mark-hint")).to_have_count(0)
+    with page.expect_request("**/v1/feedback") as posted:
+        page.keyboard.press("4")
+    assert posted.value.post_data_json["kind"] == "rating"
+    visit.check_unbroken()
+
+
+def test_marking_by_keys_needs_no_single_keys(visit: Visit) -> None:
+    page = visit.page
+    page.evaluate("localStorage.setItem('rewardloop.keys', 'false')")
+    visit.open("/")
+    visit.ask("How many coins for apple pie?")
+    button = page.get_by_role("button", name="Mark a part")
+    button.focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("End")
+    page.keyboard.press("Enter")  # to the categories, which are buttons as well
+    page.keyboard.press("Tab")
+    with page.expect_request("**/v1/feedback") as posted:
+        page.keyboard.press("Enter")
+    assert posted.value.post_data_json["category"] == "topic_drift"
+    expect(button).to_be_focused()
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_what_people_disagree_about_is_decided_by_keys_alone(browser: Browser, language: str) -> None:
+    with stand_in() as place:
+        visit = Visit(place, browser.new_context(locale="en-US").new_page())
+        visit.page.add_init_script(WATCH)
+        visit.listen()
+        visit.log_in()
+        visit.speak(language)
+        visit.open("/queue")
+        page = visit.page
+        expect(page.locator("a[href='/queue/disagreements'] .badge")).to_have_text("3")
+        page.locator("a[href='/queue/disagreements']").click()
+        opinions = page.locator(".opinions")
+        tie = {"en": "A tie", "zh": "不相上下"}[language]
+        expect(opinions).to_contain_text("ben")
+        expect(opinions.locator("li").nth(2)).to_contain_text(tie)
+        expect(opinions.locator("li").nth(2)).to_contain_text("both are right")
+        page.keyboard.press("k")  # from the first to the last: a correction
+        expect(opinions.locator("ins")).to_have_count(1)
+        page.keyboard.press("j")
+        expect(page.locator(".votes")).to_be_visible()
+        for key, body in (("0", {"choice": "tie"}), ("4", {"value": 4})):
+            with page.expect_request("**/verdict") as posted:
+                page.keyboard.press(key)
+            assert posted.value.post_data_json == body
+            assert posted.value.headers["idempotency-key"]
+            expect(page.locator(f".{'votes' if key == '0' else 'rate-row'}")).to_have_count(0)
+        with page.expect_request("**/verdict") as posted:
+            opinions.get_by_role("button").click()
+        assert "copper coins" in posted.value.post_data_json["corrected"]
+        expect(page.locator(".empty")).to_be_visible()
+        page.locator(".segments label").last.click()
+        expect(page.locator(".verdict")).to_contain_text("anna")
+        expect(page.locator(".verdict")).to_contain_text(tie)
+        visit.check_unbroken()
+
+
+def test_a_verdict_without_a_network_is_kept_and_given_once(browser: Browser) -> None:
+    with stand_in() as place:
+        visit = Visit(place, browser.new_context(locale="en-US").new_page())
+        visit.log_in()
+        visit.open("/queue/disagreements")
+        page = visit.page
+        expect(page.locator(".votes")).to_be_visible()
+        page.route("**/verdict", lambda route: route.abort("internetdisconnected"))
+        page.keyboard.press("0")
+        expect(page.locator(".votes")).to_have_count(0)
+        expect(page.locator(".outbox")).to_contain_text("1 judgment waits")
+        page.unroute("**/verdict")
+        with page.expect_response("**/verdict") as answered:
+            page.get_by_role("button", name="Send now").click()
+        assert answered.value.status == 201
+        expect(page.locator(".disagreement-bar")).to_contain_text("Decided: 1")
+        expect(page.locator(".outbox")).to_have_count(0)
+
+
+def test_who_may_not_decide_is_not_shown_what_to_decide(browser: Browser) -> None:
+    with stand_in() as place:
+        annotator = Place(place.url, name="ben")
+        visit = Visit(annotator, browser.new_context(locale="en-US").new_page())
+        visit.listen()
+        visit.log_in()
+        visit.open("/queue/disagreements")
+        expect(visit.page.locator("main h1")).to_have_text("Queue")
+        expect(visit.page.locator(".assignment")).to_be_visible()
+        expect(visit.page.locator("a[href='/queue/disagreements']")).to_have_count(0)
 
 
 # ---------------------------------------------------------------- hostile text

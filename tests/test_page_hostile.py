@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 import page_driver
 from page_driver import PATIENCE_MS, WATCH, Visit, find_chromium
-from rewardloop.serve.access import Scope
+from rewardloop.serve.access import Role, Scope
 from serving import MODEL, Place, StubEngine, a_place
 from web_mock.payloads import PAYLOADS
 
@@ -31,11 +32,19 @@ FORBIDDEN = """[...document.querySelectorAll('*')].filter(one =>
 
 
 class Echo(StubEngine):
-    """Answers with what it was asked."""
+    """Answers with what it was asked; of several answers, the second says it twice, and so on."""
 
     def words(self, asked: dict[str, Any]) -> list[str]:
         said = asked["messages"][-1]["content"] if "messages" in asked else asked["prompt"]
-        return re.findall(r"\s*\S+(?:\s+\Z)?", said)
+        return re.findall(r"\s*\S+(?:\s+\Z)?", "\n\n".join([said] * asked.get("times", 1)))
+
+    async def _events(self, asked: dict[str, Any]) -> AsyncIterator[bytes]:
+        count = asked.get("n", 1)
+        for number in range(count):
+            async for event in super()._events({**asked, "n": 1, "times": number + 1}):
+                if b"[DONE]" in event and number + 1 < count:
+                    continue
+                yield event.replace(b'"index": 0', f'"index": {number}'.encode())
 
 
 @dataclass
@@ -171,3 +180,75 @@ def test_what_is_compared_is_words_and_nothing_else(place: Place, window: Watche
         page.press("#composer", "Enter")
         expect(page.locator(".vote.first")).to_be_enabled()
         window.check()
+
+
+def test_what_is_put_in_order_is_words_and_is_stored(place: Place, window: Watched) -> None:
+    page = window.page
+    window.visit.open("/compare")
+    page.locator(".segments label").nth(2).click()
+    for payload in PAYLOADS[5::25]:
+        page.fill("#composer", payload)
+        page.press("#composer", "Enter")
+        page.locator("#composer").blur()
+        expect(page.locator(".places button:enabled")).to_have_count(16)
+        for key in "dcab":
+            page.keyboard.press(key)
+        with page.expect_response("**/v1/feedback") as answered:
+            page.keyboard.press("Enter")
+        assert answered.value.status == 201
+        expect(page.locator(".ranked .version").first).to_have_text("v3")
+        window.check()
+    newest = place.owner.get("/api/data?kind=ranking").json()["items"][0]
+    assert newest["body"]["ranks"] == [3, 4, 2, 1]
+
+
+def test_what_the_queue_asks_and_people_disagree_about_is_words_and_nothing_else(place: Place, window: Watched) -> None:
+    page, annotator = window.page, place.person(Role.ANNOTATOR)
+    place.owner.put("/api/guidelines", json={"text": "\n\n".join(PAYLOADS[::7])}).raise_for_status()
+    for kind, payloads in (("rate", PAYLOADS[:40]), ("compare", PAYLOADS[40:80]), ("edit", PAYLOADS[80:110])):
+        asked = [one if at % 2 else [{"role": "user", "content": one}] for at, one in enumerate(payloads)]
+        made = place.owner.post("/api/queue/tasks", json={"task": kind, "prompts": asked, "repeat_share": 0})
+        assert made.status_code == 201, made.text
+    answers = {"rate": {"value": 1}, "compare": {"choice": "both_bad"}}
+    for at in range(110):
+        question = next_question(annotator)
+        answer = answers.get(question["task"], {"corrected": PAYLOADS[-1 - at]}) | {"comment": PAYLOADS[at]}
+        reply = annotator.post(f"/api/queue/{question['assignment_id']}/answer", json=answer)
+        assert reply.status_code == 201, reply.text
+
+    window.visit.open("/queue")
+    shown = set()
+    for _ in range(110):
+        prompt = page.locator(".assignment-main > :first-child")
+        prompt.wait_for()
+        shown.add(str(prompt.text_content()))
+        window.check()
+        with page.expect_response("**/answer") as answered, page.expect_response("**/queue/next"):
+            if page.locator(".votes").count():
+                page.keyboard.press("1")
+            elif page.locator(".rate-row").count():
+                page.keyboard.press("5")
+            else:
+                page.get_by_role("button", name="Nothing to correct").click()
+        assert answered.value.status == 201
+    assert len(shown) == len(set(PAYLOADS[:110]))
+
+    window.visit.open("/queue/disagreements")
+    expect(page.locator(".disagreement-bar")).to_contain_text("1 / 100")  # as many as are sent at once
+    for _ in range(100):
+        window.check()
+        page.keyboard.press("j")
+    with page.expect_response("**/verdict") as decided:
+        page.keyboard.press("4")
+    assert decided.value.status == 201
+    page.locator(".segments label").last.click()
+    expect(page.locator(".verdict")).to_be_visible()
+    window.check()
+
+
+def next_question(client: Any) -> dict[str, Any]:
+    deadline = time.monotonic() + 30
+    while (reply := client.post("/api/queue/next")).status_code == 204:
+        assert time.monotonic() < deadline, "no question came"
+        time.sleep(0.05)
+    return dict(reply.json())

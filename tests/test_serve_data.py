@@ -14,6 +14,7 @@ import pytest
 
 from rewardloop.feedback.reading import read_feedback
 from rewardloop.serve.access import Role, Scope
+from rewardloop.serve.disagreements import differ
 from serving import Place, StubEngine, a_place
 
 
@@ -163,6 +164,88 @@ def test_the_queue(tmp_path: Path) -> None:
         for item in place.owner.get("/api/data", params={"kind": "preference"}).json()["items"]:
             choices = [target.get("choice", 0) for target in item["body"]["targets"]]
             assert sorted(choices) == [0, 1]
+
+
+def test_a_manager_decides_where_people_disagree(tmp_path: Path) -> None:
+    with a_place(tmp_path, Varied()) as place:
+        given = {"prompts": [f"question {n}" for n in range(3)], "overlap": 2, "repeat_share": 0}
+        place.owner.post("/api/queue/tasks", json=given)
+        wait_until_ready(place, 3)
+        people = [place.person(Role.ANNOTATOR), place.person(Role.MANAGER)]
+        preferred = {  # by prompt, the text that each person prefers
+            "question 0": ("answer 0", "answer 0"),
+            "question 1": ("answer 0", "answer 1"),
+            "question 2": ("answer 1", "tie"),
+        }
+        for number, person in enumerate(people):
+            for _ in range(3):
+                question = wait_for_question(place, person)
+                wish = preferred[str(question["prompt"])][number]
+                sides = [str(candidate["text"]).startswith(wish) for candidate in question["candidates"]]
+                choice = ("first", "second")[sides.index(True)] if any(sides) else wish
+                person.post(f"/api/queue/{question['assignment_id']}/answer", json={"choice": choice})
+
+        owner = place.owner
+        found = disagreements(owner)
+        said = {each["prompt"]: sorted(one["choice"] for one in each["judgments"]) for each in found["items"]}
+        assert said == {"question 1": ["first", "second"], "question 2": ["second", "tie"]}
+        assert (found["open"], found["decided"]) == (2, 0)
+        assert len({one["annotator"]["name"] for one in found["items"][0]["judgments"]}) == 2
+
+        (item,) = [each for each in found["items"] if each["prompt"] == "question 1"]
+        url = f"/api/queue/disagreements/{item['id']}/verdict"
+        assert owner.post(url, json={"value": 3}).status_code == 400
+        assert owner.post(url.replace(item["id"], "queue-x-1"), json={"choice": "tie"}).status_code == 404
+        first = owner.post(url, json={"choice": "second"}, headers={"idempotency-key": "one"})
+        again = owner.post(url, json={"choice": "second"}, headers={"idempotency-key": "one"})
+        assert (first.status_code, again.status_code, again.json()["id"]) == (201, 200, first.json()["id"])
+        other = owner.post(url, json={"choice": "first"}, headers={"idempotency-key": "two"})
+        late = owner.post(url, json={"choice": "second"}, headers={"idempotency-key": "one"})
+        assert (other.status_code, late.status_code) == (201, 200)
+        (decided,) = disagreements(owner, decided=True)["items"]
+        assert (decided["id"], decided["verdict"]["choice"]) == (item["id"], "first")
+        assert disagreements(owner)["open"] == 1
+
+        # The verdict counts as a judgment, the one that it replaced does not, and those of the people stay.
+        stored = {row["id"]: row for row in owner.get("/api/data").json()["items"]}
+        assert stored[other.json()["id"]]["body"]["metadata"] == {"verdict": True}
+        assert stored[first.json()["id"]]["status"] == "retracted"
+        assert sum(row["status"] != "retracted" for row in stored.values()) == 7
+
+        # Who is excluded disagrees with nobody.
+        loser = item["judgments"][0]["annotator"]["id"]
+        owner.post(f"/api/annotators/{loser}/exclude", json={"reason": "asleep"})
+        left = disagreements(owner)
+        assert (left["open"], left["decided"]) == (0, 0)
+        owner.post(f"/api/annotators/{loser}/include")
+        cookie = place.owner.cookies["rewardloop_session"]
+    with a_place(tmp_path, Varied()) as after:
+        owner = after.nobody(cookie=f"rewardloop_session={cookie}")
+        deadline = time.monotonic() + 10
+        while not (found := disagreements(owner, decided=True))["items"]:
+            assert time.monotonic() < deadline
+        assert found["items"][0]["verdict"]["choice"] == "first"
+
+
+def disagreements(client: Any, *, decided: bool = False) -> dict[str, Any]:
+    return dict(client.get("/api/queue/disagreements", params={"decided": decided}).json())
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "wanted"),
+    [
+        ("compare", ["first", "first"], False),
+        ("compare", ["tie", "both_bad"], True),
+        ("rate", [3, 4, 4], False),
+        ("rate", [2, 4], True),
+        ("edit", ["the text", "the text"], False),
+        ("edit", ["another", "a third"], False),
+        ("edit", ["another", "the text"], True),
+        ("edit", ["another"], False),
+    ],
+)
+def test_what_is_a_disagreement(kind: Any, values: list[Any], wanted: bool) -> None:
+    assert differ(kind, values, "the text") is wanted
 
 
 class Varied(StubEngine):

@@ -91,6 +91,22 @@ def judging(town: Town) -> APIRouter:
         }
         return town.assignments[name]
 
+    @api.get("/api/queue/disagreements")
+    async def disagreements(decided: bool = False) -> dict[str, Any]:
+        found = town.disagreements
+        done = sum(each["verdict"] is not None for each in found)
+        chosen = [each for each in found if (each["verdict"] is not None) == decided]
+        return {"items": chosen, "open": len(found) - done, "decided": done}
+
+    @api.post("/api/queue/disagreements/{name}/verdict", status_code=201)
+    async def decide(name: str, body: dict[str, Any], request: Request) -> dict[str, Any]:
+        item = next(each for each in town.disagreements if each["id"] == name)
+        if body.keys() != {ANSWERS[item["task"]][1]}:
+            raise Refusal(400, "this question wants something else")
+        user = who(town, request)
+        item["verdict"] = {"annotator": {"id": user["id"], "name": user["name"]}, "at": now()} | body
+        return {"id": f"v-{name}", "seq": 1, "status": "accepted"}
+
     @api.post("/api/queue/{name}/answer", status_code=201)
     async def answer(name: str, body: dict[str, Any], request: Request, response: Response) -> dict[str, Any]:
         assignment = town.assignments[name]

@@ -268,9 +268,11 @@ def version(number: int, *, active: bool) -> dict[str, Any]:
 
 
 def row(town: Town, event: dict[str, Any]) -> dict[str, Any]:
-    target = (event.get("targets") or [event.get("target") or {}])[0]
-    completion = town.completions.get((target.get("completion_id", ""), target.get("choice", 0)))
-    value = event.get("value", event.get("choice", event.get("text", event.get("corrected", event.get("reason", "")))))
+    targets = event.get("targets") or [event.get("target") or {}]
+    about = [town.completions.get((each.get("completion_id", ""), each.get("choice", 0))) for each in targets]
+    completion = about[0]
+    names = ("value", "choice", "text", "corrected", "reason", "category")
+    value = next((event[name] for name in names if name in event), " ".join(map(str, event.get("ranks", ()))))
     return {
         "seq": event["seq"],
         "id": event["id"],
@@ -280,6 +282,7 @@ def row(town: Town, event: dict[str, Any]) -> dict[str, Any]:
         "summary": f"{'★' * value}" if event["kind"] == "rating" and value else str(value),
         "prompt": completion and [{"role": "user", "content": completion["prompt"]}],
         "completion": completion and completion["text"],
+        "completions": [each["text"] for each in about if each],
         "body": {k: v for k, v in event.items() if k not in ("annotator", "status")},
         "status": event["status"],
     }

@@ -46,6 +46,7 @@ class Town:
         self.tasks: dict[str, dict[str, Any]] = {}
         self.assignments: dict[str, dict[str, Any]] = {}
         self.done: list[str] = []
+        self.disagreements: list[dict[str, Any]] = []
         self.excluded: dict[str, dict[str, Any]] = {}
         self.tabs: dict[str, Tab] = {}
         self.tasks_running: set[asyncio.Task[None]] = set()
@@ -81,6 +82,29 @@ class Town:
             zip(questions(self.world, "en")[:6], (5, 4, 1, 5, 2, 4), strict=True)
         ):
             self._remember(question, rating, days)
+
+        for kind in ("compare", "rate", "edit"):
+            self.disagreements.append(self._disagree(kind, questions(self.world, "en")[8 + len(self.disagreements)]))
+
+    def _disagree(self, kind: str, question: str) -> dict[str, Any]:
+        texts = [self.complete(None, question)["text"] for _ in range(2 if kind == "compare" else 1)]
+        said: dict[str, list[Any]] = {
+            "compare": [{"choice": "first"}, {"choice": "second"}, {"choice": "tie", "comment": "both are right"}],
+            "rate": [{"value": 2}, {"value": 5}],
+            "edit": [{"corrected": texts[0]}, {"corrected": texts[0].replace("coins", "copper coins")}],
+        }
+        people = [{"id": f"u-{name}", "name": name} for name in ("ben", "cara", "dora")]
+        return {
+            "id": uuid.uuid4().hex[:10],
+            "task": kind,
+            "criterion": "overall",
+            "prompt": [{"role": "user", "content": question}],
+            "candidates": [{"completion_id": "q", "choice": at, "text": text} for at, text in enumerate(texts)],
+            "judgments": [
+                {"annotator": person, "at": now(hours=2)} | one for person, one in zip(people, said[kind], strict=False)
+            ],
+            "verdict": None,
+        }
 
     def _remember(self, question: str, rating: int, days: int) -> None:
         said = "How dare you" if rating == 1 else None

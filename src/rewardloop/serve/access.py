@@ -140,6 +140,8 @@ TABLE: Final[Mapping[tuple[str, str], Access]] = {
     ("GET", "/api/queue/tasks"): MANAGE,
     ("POST", "/api/queue/tasks"): MANAGE,
     ("DELETE", "/api/queue/tasks/{task_id}"): MANAGE,
+    ("GET", "/api/queue/disagreements"): MANAGE,
+    ("POST", "/api/queue/disagreements/{item_id}/verdict"): MANAGE,
     ("PUT", "/api/guidelines"): MANAGE,
     # the page: looking
     ("GET", "/api/annotators"): MANAGE,

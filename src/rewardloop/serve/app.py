@@ -28,6 +28,7 @@ from rewardloop.serve import (
     settings_routes,
     socket,
     transfer_routes,
+    verdict_routes,
 )
 from rewardloop.serve.access import require_complete
 from rewardloop.serve.activating import keep_up
@@ -46,6 +47,7 @@ ROUTERS: Final = (
     account_routes.router,
     conversations.router,
     queue_routes.router,
+    verdict_routes.router,
     annotator_routes.router,
     dashboard.router,
     data_routes.router,

@@ -61,6 +61,26 @@ class Assignment:
         return int(self.lease.item)
 
 
+@dataclass(frozen=True, slots=True)
+class Met:
+    """An item on which several people have met, and their judgments by id: the first of each."""
+
+    task: Task
+    place: int
+    texts: tuple[str, ...]
+    judged: Mapping[str, str]  # annotator -> feedback
+    verdicts: tuple[str, ...] = ()  # feedback; the last one holds
+
+    @property
+    def id(self) -> str:
+        """Of its answers, and of the item."""
+        return self.task.completion_id(self.place)
+
+    @property
+    def verdict(self) -> str | None:
+        return self.verdicts[-1] if self.verdicts else None
+
+
 @dataclass
 class _Work:
     """A task, the answers that are there, and how far it has come."""
@@ -78,6 +98,7 @@ class Queue:
         self.assignments: dict[str, Assignment] = {}
         self._done: dict[str, list[tuple[float, str]]] = {}  # annotator -> when, assignment
         self.gold: dict[str, list[bool]] = {}  # annotator -> right or wrong, in order
+        self._verdicts: dict[str, list[str]] = {}  # item -> feedback, the newest last
 
     @property
     def tasks(self) -> Sequence[Task]:
@@ -147,6 +168,21 @@ class Queue:
         done = self._done.get(annotator, [])
         return self.assignments.get(done[-1][1]) if done else None
 
+    def met(self) -> list[Met]:
+        """The items that two or more people have judged. What is right of gold items is known; they are left out."""
+        found: dict[tuple[str, int], dict[str, str]] = {}
+        for each in self.assignments.values():
+            if each.feedback_id is not None and each.lease.purpose not in ("gold", "repeat"):
+                people = found.setdefault((each.task_id, each.place), {})
+                people.setdefault(each.lease.annotator, each.feedback_id)
+        met = []
+        for (task_id, place), people in found.items():
+            work = self._work.get(task_id)
+            if len(people) > 1 and work is not None and place in work.texts:
+                verdicts = tuple(self._verdicts.get(work.task.completion_id(place), ()))
+                met.append(Met(work.task, place, work.texts[place], people, verdicts))
+        return met
+
     # ------------------------------------------------------------ applying
 
     def apply(self, event: Event) -> None:
@@ -166,6 +202,8 @@ class Queue:
                 self._close(target, event, skipped=True)
             case "queue.undone" if target in self.assignments:
                 self._reopen(target, event)
+            case "queue.decided":
+                self._verdicts.setdefault(target, []).append(event.body["feedback_id"])
             case "annotator.gold":
                 self.gold.setdefault(target, []).append(event.body["expected"] == event.body["given"])
 

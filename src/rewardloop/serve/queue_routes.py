@@ -140,7 +140,9 @@ async def answer(
     assignment, task = _own(gateway, http, assignment_id)
     if assignment.feedback_id is not None and idempotency_key is None:
         raise ApiError(409, "this question was answered; take the answer back first", code="already_answered")
-    submission = parse_submission({**_judgment(task, given), **_about(task, assignment), "criterion": task.criterion})
+    submission = parse_submission(
+        {**judgment_of_answer(task, given), **_about(task, assignment), "criterion": task.criterion}
+    )
     key = idempotency_key or f"answer {assignment_id} {new_id()}"
     (stored,) = await gateway.append(feedback_event(submission, caller.id, caller.kind, idem_key=key))
     if assignment.feedback_id is None:
@@ -229,7 +231,7 @@ def _own(gateway: Gateway, http: Request, assignment_id: str) -> tuple[Assignmen
     return assignment, task
 
 
-def _judgment(task: Task, given: Given) -> dict[str, Any]:
+def judgment_of_answer(task: Task, given: Given) -> dict[str, Any]:
     """Raises ApiError where the answer is of another kind than the question."""
     wanted = {"compare": ("preference", "choice"), "rate": ("rating", "value"), "edit": ("edit", "corrected")}
     kind, name = wanted[task.kind]

@@ -54,7 +54,7 @@ class Settings(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] = 128
     seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
-    choices: Annotated[int, Field(ge=1, le=2)] = 1
+    choices: Annotated[int, Field(ge=1, le=4)] = 1
 
 
 class Generate(_Closed):

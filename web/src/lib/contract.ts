@@ -110,6 +110,21 @@ export type Assignment = {
 };
 /** What is answered to a comparison, a rating, or a correction. */
 export type QueueAnswer = { choice: Choice } | { value: number } | { corrected: string };
+/** What somebody said about an item of the queue; of a comparison, `first` is the first of its candidates. */
+export type SaidOfItem = {
+  annotator: { id: string; name: string };
+  at: string;
+  choice?: Choice;
+  value?: number;
+  corrected?: string;
+  comment?: string;
+};
+export type Disagreement = Pick<Assignment, "task" | "criterion" | "prompt" | "candidates"> & {
+  id: string;
+  judgments: SaidOfItem[];
+  verdict: SaidOfItem | null;
+};
+export type Disagreements = { items: Disagreement[]; open: number; decided: number };
 export type QueueProgress = {
   mine: { done: number; today: number };
   all: { done: number; total: number; overlap: number };
@@ -217,6 +232,7 @@ export type DataRow = {
   summary: string;
   prompt: Message[] | string | null;
   completion: string | null;
+  completions?: string[]; // all that it is about, in the order shown
   body: Record<string, unknown>;
   status: Status;
 };
@@ -248,7 +264,7 @@ export type Generate = {
   conversation_id: string | null;
   messages?: Message[];
   prompt?: string;
-  settings: { temperature: number; max_tokens: number; seed: number | null; choices: 1 | 2 };
+  settings: { temperature: number; max_tokens: number; seed: number | null; choices: number };
   blind: boolean;
 };
 export type LiveVote = {

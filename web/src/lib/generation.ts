@@ -61,7 +61,7 @@ export const textOf = (answer: Answer): string => answer.tokens.value.map((token
 export const isRunning = (answer: Answer): boolean =>
   answer.phase.value === "waiting" || answer.phase.value === "streaming";
 
-/** Asks for one or two answers; they fill as the tokens come. */
+/** Asks for one answer or several; they fill as the tokens come. */
 export function generate(wish: Omit<Generate, "type" | "request">): Generation {
   const request = crypto.randomUUID();
   const answers = Array.from({ length: wish.settings.choices }, (_, choice) => newAnswer(choice));

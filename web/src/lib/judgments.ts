@@ -85,6 +85,13 @@ export function answerAssignment(id: string, answer: QueueAnswer): Promise<Recei
   return outbox.post({ key: crypto.randomUUID(), method: "POST", path, body: answer }) as Promise<Receipt>;
 }
 
+/** Decides where people disagreed about an item of the queue. */
+export function decideDisagreement(id: string, answer: QueueAnswer): Promise<Receipt> {
+  givenToday.value += 1;
+  const path = `/api/queue/disagreements/${encodeURIComponent(id)}/verdict`;
+  return outbox.post({ key: crypto.randomUUID(), method: "POST", path, body: answer }) as Promise<Receipt>;
+}
+
 /** Shows a judgment that went another way than by the outbox. */
 export function note(one: Said): void {
   const map = new Map(said.value);

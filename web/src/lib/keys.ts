@@ -50,6 +50,8 @@ document.addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.altKey || event.isComposing || event.keyCode === 229) return;
   const name = nameOf(event);
   const single = !name.startsWith("Ctrl+");
+  // Enter on a button presses that button.
+  if (name === "Enter" && (event.target as HTMLElement).closest?.("button, a, summary")) return;
   if (single && (isTyping(event) || !singleKeys.value)) return;
   for (const layer of layers.value.toReversed()) {
     const found = layer.shortcuts().find((shortcut) => shortcut.keys.includes(name));

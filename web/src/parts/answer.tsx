@@ -1,6 +1,6 @@
 // An answer with everything that can be said about it.
 import { useSignal } from "@preact/signals";
-import type { ComponentChildren } from "preact";
+import type { ComponentProps } from "preact";
 import { useEffect } from "preact/hooks";
 import type { FeedbackBody, Target } from "../lib/contract";
 import { type Answer, isRunning, textOf } from "../lib/generation";
@@ -66,7 +66,7 @@ function useReadOut(answer: Answer): void {
   }, [phase]);
 }
 
-type Doing = "nothing" | "editing" | "remarking" | "flagging";
+type Doing = "nothing" | "editing" | "remarking" | "marking" | "flagging";
 type Props = {
   answer: Answer;
   plain?: boolean;
@@ -103,7 +103,12 @@ export function AnswerCard({ answer, plain, onAgain, onSay, alternatives }: Prop
               undo={() => void takeBack(edit).catch(complain)}
             />
           ) : (
-            <Shown target={isRunning(answer) ? null : target} text={text}>
+            <Shown
+              target={isRunning(answer) ? null : target}
+              text={text}
+              byKeys={doing.value === "marking"}
+              onEnd={() => doing.value === "marking" && stop()}
+            >
               <AnswerText answer={answer} tinted={seesRewards.value && tinting.value} plain={plain} />
             </Shown>
           )}
@@ -131,6 +136,15 @@ export function AnswerCard({ answer, plain, onAgain, onSay, alternatives }: Prop
             pressed={doing.value === "remarking"}
             onClick={() => (doing.value = doing.value === "remarking" ? "nothing" : "remarking")}
           />
+          {!edit && (
+            <IconButton
+              icon="mark"
+              label={t("mark")}
+              keyName="p"
+              pressed={doing.value === "marking"}
+              onClick={() => (doing.value = "marking")}
+            />
+          )}
           <IconButton
             icon="flag"
             label={t("flag")}
@@ -178,14 +192,11 @@ export function AnswerCard({ answer, plain, onAgain, onSay, alternatives }: Prop
   );
 }
 
-const Shown = (props: { target: Target | null; text: string; children: ComponentChildren }) =>
-  props.target ? (
-    <Markable target={props.target} text={props.text}>
-      {props.children}
-    </Markable>
-  ) : (
-    <>{props.children}</>
-  );
+const Shown = ({
+  target,
+  ...props
+}: Omit<ComponentProps<typeof Markable>, "target"> & { target: Target | null }) =>
+  target ? <Markable target={target} {...props} /> : <>{props.children}</>;
 
 const FLAGS = ["false", "rude", "harmful", "private"];
 

@@ -54,10 +54,18 @@ function options(data: ChartData, width: number, height: number): uPlot.Options 
       fill: color(data.band.tone).replace("rgb(", "rgba(").replace(")", ", .14)"),
     });
   }
+  const only = new Set(data.t).size === 1 ? placesOf(data)[0]! : null;
+  const around = data.versions ? 1 : 3600;
   return {
     width,
     height,
-    ...(data.versions && { scales: { x: { time: false } } }),
+    scales: {
+      x: {
+        time: !data.versions,
+        // A point alone stands in the middle; left to itself, the library would stretch a time over a thousand days.
+        ...(only !== null && { range: [only - around, only + around] as [number, number] }),
+      },
+    },
     series,
     bands,
     legend: { show: false },
@@ -70,6 +78,7 @@ function options(data: ChartData, width: number, height: number): uPlot.Options 
         space: 70,
         size: 26,
         ...(data.versions && { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] }),
+        ...(only !== null && { splits: () => [only] }),
         values: (_plot, splits) => splits.map(data.versions ? named : clock(splits)),
       },
       {
@@ -90,18 +99,19 @@ const digitsOf = (step: number): number =>
 
 function clock(splits: number[]): (second: number) => string {
   const long = (splits.at(-1) ?? 0) - (splits[0] ?? 0) > 2 * 86_400;
-  const format = new Intl.DateTimeFormat(
-    language.value === "zh" ? "zh-CN" : "en",
-    long ? { month: "short", day: "numeric" } : { hour: "2-digit", minute: "2-digit" },
-  );
+  const format = new Intl.DateTimeFormat(language.value === "zh" ? "zh-CN" : "en", {
+    ...((long || splits.length === 1) && { month: "short", day: "numeric" }),
+    ...(!long && { hour: "2-digit", minute: "2-digit" }),
+  });
   return (second) => format.format(second * 1000);
 }
 
+const placesOf = (data: ChartData): number[] => data.t.map(data.versions ? Number : secondsOf);
 const named = (version: number): string => `v${version}`;
 
 function draw(Plot: typeof uPlot, around: HTMLElement, data: ChartData, height: number): () => void {
   const values: uPlot.AlignedData = [
-    data.versions ? data.t.map(Number) : data.t.map(secondsOf),
+    placesOf(data),
     ...data.curves.map((curve) => curve.values),
     ...(data.band ? [data.band.high, data.band.low] : []),
   ];
@@ -128,7 +138,7 @@ export function Chart({
   height?: number;
 }) {
   const box = useRef<HTMLDivElement>(null);
-  const empty = !data || data.t.length === 0;
+  const empty = data === null || !data.curves.some((curve) => curve.values.some((value) => value !== null));
   const look = `${theme.value}${matchMedia("(prefers-color-scheme: dark)").matches}${language.value}`;
   useEffect(() => {
     if (empty || !box.current) return;

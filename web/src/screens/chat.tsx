@@ -224,6 +224,7 @@ function useChatKeys(): void {
     { keys: ["1", "2", "3", "4", "5"], label: t("keys.stars"), run: stars },
     { keys: ["e"], label: t("edit"), run: () => press("edit") },
     { keys: ["m"], label: t("remark"), run: () => press("remark") },
+    { keys: ["p"], label: t("mark"), run: () => press("mark") },
     { keys: ["f"], label: t("flag"), run: () => press("flag") },
     { keys: ["a"], label: t("answer.again"), run: () => press("again") },
     { keys: ["Escape"], label: t("stop"), run: stop },

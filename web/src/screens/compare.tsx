@@ -1,5 +1,4 @@
 import { useSignal } from "@preact/signals";
-import { useRef } from "preact/hooks";
 import { call } from "../lib/api";
 import type { Choice, Completion } from "../lib/contract";
 import { type Answer, type Generation, generate, isRunning } from "../lib/generation";
@@ -7,31 +6,37 @@ import { t } from "../lib/i18n";
 import { addressOf, say } from "../lib/judgments";
 import { useKeys } from "../lib/keys";
 import { complain } from "../lib/notices";
+import { MOST_ANSWERS, shuffled } from "../lib/ranking";
 import { model } from "../lib/session";
-import { draft } from "../lib/stored";
+import { draft, stored } from "../lib/stored";
 import { suggestions } from "../lib/world";
 import { AnswerText, targetOf } from "../parts/answer";
-import { Head, Key } from "../parts/basics";
+import { Head, Key, Segments } from "../parts/basics";
 import { Composer, focusComposer } from "../parts/composer";
+import { Ranking } from "../parts/ranking";
 import { Strip } from "../parts/strip";
 import { Town } from "../parts/town";
 
-type Pair = { question: string; generation: Generation; order: [number, number] };
+type Round = { question: string; generation: Generation; order: number[] };
 
-/** Two answers, blind and in random order; versions show after the vote. */
+const counted = stored<number>("compare.count", 2);
+const COUNTS = [2, 3, MOST_ANSWERS];
+
+/** Answers, blind and in random order: of two the better one, more in order of merit; versions show afterwards. */
 export function Compare() {
-  const pair = useSignal<Pair | null>(null);
-  const vote = useSignal<Choice | null>(null);
-  const round = useSignal(Math.floor(Math.random() * 40));
+  const round = useSignal<Round | null>(null);
+  const said = useSignal<Choice | number[] | null>(null);
+  const suggested = useSignal(Math.floor(Math.random() * 40));
   const versions = useSignal<(string | null)[] | null>(null);
   const text = draft("compare");
   const plain = model.value?.chat === false;
-  const shown = pair.value?.order.map((choice) => pair.value!.generation.answers[choice]!) ?? [];
-  const ready = shown.length === 2 && shown.every((answer) => answer.phase.value === "done");
+  const count = COUNTS.includes(counted.value) ? counted.value : 2;
+  const shown = round.value?.order.map((choice) => round.value!.generation.answers[choice]!) ?? [];
+  const ready = shown.length > 1 && shown.every((answer) => answer.phase.value === "done");
 
   const ask = (question: string) => {
     if (shown.some(isRunning)) return;
-    vote.value = null;
+    said.value = null;
     versions.value = null;
     const generation = generate({
       conversation_id: null,
@@ -40,45 +45,56 @@ export function Compare() {
         temperature: 0.9,
         max_tokens: Math.min(256, Math.floor((model.value?.context ?? 512) / 2)),
         seed: null,
-        choices: 2,
+        choices: count,
       },
       blind: true,
     });
-    // Which side an answer stands on must say nothing about it.
-    const order: [number, number] = Math.random() < 0.5 ? [0, 1] : [1, 0];
-    pair.value = { question, generation, order };
-    round.value += 1;
+    round.value = { question, generation, order: shuffled(count) };
+    suggested.value += 1;
   };
-  const choose = (choice: Choice) => {
-    if (!ready || vote.value) return;
-    vote.value = choice;
+  const judge = (what: Choice | number[]) => {
+    if (!ready || said.value) return;
+    said.value = what;
     void say(
       shown.map((answer) => targetOf(answer)!),
-      { kind: "preference", choice },
+      Array.isArray(what) ? { kind: "ranking", ranks: what } : { kind: "preference", choice: what },
     )
       .then(() => reveal(shown))
       .then((found) => (versions.value = found), complain);
   };
-  const next = () => ask(suggestions(round.value, 1)[0]!);
+  const next = () => ask(suggestions(suggested.value, 1)[0]!);
   useKeys([
-    { keys: ["1", "ArrowLeft"], label: t("vote.first"), run: () => choose("first") },
-    { keys: ["2", "ArrowRight"], label: t("vote.second"), run: () => choose("second") },
-    { keys: ["0"], label: t("vote.tie"), run: () => choose("tie") },
-    { keys: ["x"], label: t("vote.both_bad"), run: () => choose("both_bad") },
     { keys: ["n"], label: t("compare.next"), run: next },
     { keys: ["/"], label: t("keys.write"), run: focusComposer },
   ]);
+  const last = shown.at(-1);
+  const shared = { answers: shown, plain, ready, versions: versions.value };
   return (
     <div class="screen compare">
-      <Head title={t("compare")} lead={t("compare.lead")} />
-      {pair.value ? (
+      <Head title={t("compare")} lead={t("compare.lead")}>
+        <Segments
+          label={t("compare.count")}
+          value={count}
+          choices={COUNTS.map((n) => [n, t("compare.answers", { n })])}
+          onChange={(n) => (counted.value = n)}
+        />
+      </Head>
+      {round.value ? (
         <>
-          <p class="said">{pair.value.question}</p>
-          <Pair answers={shown} plain={plain} vote={vote.value} versions={versions.value} onChoose={choose} />
-          <Votes ready={ready} vote={vote.value} onChoose={choose} />
+          <p class="said">{round.value.question}</p>
+          {shown.length > 2 ? (
+            <Ranking
+              key={round.value.generation.request}
+              {...shared}
+              sent={said.value !== null}
+              onSend={judge}
+            />
+          ) : (
+            <Pair {...shared} vote={Array.isArray(said.value) ? null : said.value} onChoose={judge} />
+          )}
           <div class="row center after-vote" aria-live="polite">
-            {vote.value && shown[1] && <Strip address={addressOf(targetOf(shown[1])!)} />}
-            {(vote.value || shown.some((answer) => answer.phase.value === "failed")) && (
+            {said.value && last && <Strip address={addressOf(targetOf(last)!)} />}
+            {(said.value || shown.some((answer) => answer.phase.value === "failed")) && (
               <button type="button" class="primary" onClick={next}>
                 {t("compare.next")} <Key>n</Key>
               </button>
@@ -89,7 +105,7 @@ export function Compare() {
         <div class="welcome">
           <Town lit={6} />
           <ul class="suggestions">
-            {suggestions(round.value, 3).map((question) => (
+            {suggestions(suggested.value, 3).map((question) => (
               <li key={question}>
                 <button type="button" onClick={() => ask(question)}>
                   {question}
@@ -104,7 +120,7 @@ export function Compare() {
           text={text}
           placeholder={plain ? t("chat.begin") : t("compare.ask")}
           busy={shown.some(isRunning)}
-          onStop={pair.value?.generation.cancel}
+          onStop={round.value?.generation.cancel}
           onSend={ask}
         />
       </div>
@@ -124,36 +140,45 @@ async function reveal(answers: Answer[]): Promise<(string | null)[]> {
 type PairProps = {
   answers: Answer[];
   plain: boolean;
+  ready: boolean;
   vote: Choice | null;
   versions: (string | null)[] | null;
   onChoose: (choice: Choice) => void;
 };
 
-function Pair({ answers, plain, vote, versions, onChoose }: PairProps) {
-  const box = useRef<HTMLDivElement>(null);
+function Pair({ answers, plain, ready, vote, versions, onChoose }: PairProps) {
+  useKeys([
+    { keys: ["1", "ArrowLeft"], label: t("vote.first"), run: () => onChoose("first") },
+    { keys: ["2", "ArrowRight"], label: t("vote.second"), run: () => onChoose("second") },
+    { keys: ["0"], label: t("vote.tie"), run: () => onChoose("tie") },
+    { keys: ["x"], label: t("vote.both_bad"), run: () => onChoose("both_bad") },
+  ]);
   return (
-    <div class="pair" ref={box}>
-      {answers.map((answer, side) => {
-        const choice: Choice = side === 0 ? "first" : "second";
-        const chosen = vote === choice;
-        return (
-          <article
-            key={side}
-            class={`side${chosen ? " chosen" : vote ? " unchosen" : ""}`}
-            onDblClick={() => onChoose(choice)}
-          >
-            <header>
-              <span class="side-name">{side === 0 ? t("compare.first") : t("compare.second")}</span>
-              {vote && versions && <span class="version">{versions[side] ?? t("compare.unknown")}</span>}
-            </header>
-            <div class="answer-text">
-              <AnswerText answer={answer} tinted={false} plain={plain} />
-            </div>
-            {answer.error.value !== null && <p class="answer-failed">{answer.error.value}</p>}
-          </article>
-        );
-      })}
-    </div>
+    <>
+      <div class="pair">
+        {answers.map((answer, side) => {
+          const choice: Choice = side === 0 ? "first" : "second";
+          const chosen = vote === choice;
+          return (
+            <article
+              key={side}
+              class={`side${chosen ? " chosen" : vote ? " unchosen" : ""}`}
+              onDblClick={() => onChoose(choice)}
+            >
+              <header>
+                <span class="side-name">{side === 0 ? t("compare.first") : t("compare.second")}</span>
+                {vote && versions && <span class="version">{versions[side] ?? t("compare.unknown")}</span>}
+              </header>
+              <div class="answer-text">
+                <AnswerText answer={answer} tinted={false} plain={plain} />
+              </div>
+              {answer.error.value !== null && <p class="answer-failed">{answer.error.value}</p>}
+            </article>
+          );
+        })}
+      </div>
+      <Votes ready={ready} vote={vote} onChoose={onChoose} />
+    </>
   );
 }
 

@@ -184,14 +184,25 @@ function Details({ row, onClose, onErase, onRetract }: DetailsProps) {
         {who(row)} · {dateTime(row.at)} · {word("status", row.status)}
       </p>
       {row.prompt !== null && <p class="said">{promptText(row.prompt)}</p>}
-      {row.completion !== null && (
-        <div class="answer-text">
-          {corrected ? (
-            <WordDiff before={row.completion} after={corrected} />
-          ) : (
-            <p class="plain-text">{row.completion}</p>
-          )}
-        </div>
+      {row.body.kind === "ranking" && row.completions ? (
+        <ol class="ranks answer-text">
+          {row.completions.map((text, at) => (
+            <li key={at}>
+              <b>{t("rank.place", { n: (row.body.ranks as number[])[at]! })}</b>
+              <p class="plain-text">{text}</p>
+            </li>
+          ))}
+        </ol>
+      ) : (
+        row.completion !== null && (
+          <div class="answer-text">
+            {corrected ? (
+              <WordDiff before={row.completion} after={corrected} />
+            ) : (
+              <p class="plain-text">{row.completion}</p>
+            )}
+          </div>
+        )
       )}
       <p class="row-summary">{row.summary}</p>
       <details>

@@ -163,8 +163,8 @@ function Version({ one, onServe }: { one: ModelVersion; onServe?: (() => void) |
             {!!one.feedback && <> · {t("learning.judgments", { n: one.feedback })}</>}
             {one.created_at && <time> · {dateTime(one.created_at)}</time>}
           </p>
+          <Gate one={one} />
         </div>
-        <Gate one={one} />
         {one.active && <span class="badge good">{t("models.active")}</span>}
         {!one.active && onServe && (one.kept ?? true) && (
           <button type="button" class="quiet" onClick={onServe}>

@@ -1,23 +1,28 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { ApiError, get, post } from "../lib/api";
-import type { Assignment, QueueAnswer, QueueProgress } from "../lib/contract";
+import type { Assignment, Disagreements as Found, QueueAnswer, QueueProgress } from "../lib/contract";
 import { number, percent, t, word } from "../lib/i18n";
 import { answerAssignment } from "../lib/judgments";
 import { useKeys } from "../lib/keys";
 import { markdown } from "../lib/markdown";
 import { complain, notify } from "../lib/notices";
+import { segments } from "../lib/router";
 import { may } from "../lib/session";
-import { Empty, Head, Key, Skeleton, Trouble } from "../parts/basics";
+import { Empty, Head, Key, Skeleton, Trouble, useLoad } from "../parts/basics";
 import { Ask } from "../parts/dialog";
 import { Icon } from "../parts/icon";
 import { Prompt, Task } from "./assignment";
+import { Disagreements } from "./disagreements";
 import { Tasks } from "./tasks";
 
 const SKIPS = ["unclear", "language", "offensive", "unsure"];
 
+export const Queue = () =>
+  segments.value[1] === "disagreements" && may("manager") ? <Disagreements /> : <Work />;
+
 /** One assignment after another, each on a lease. */
-export function Queue() {
+function Work() {
   const item = useSignal<Assignment | null>(null);
   const phase = useSignal<"loading" | "working" | "empty" | "trouble">("loading");
   const error = useSignal<unknown>(null);
@@ -70,14 +75,17 @@ export function Queue() {
     <div class="screen queue">
       <Head title={t("queue")} lead={t("queue.lead")}>
         {may("manager") && (
-          <button
-            type="button"
-            class="quiet"
-            aria-expanded={managing.value}
-            onClick={() => (managing.value = !managing.value)}
-          >
-            <Icon name="settings" size={18} /> {t("queue.manage")}
-          </button>
+          <>
+            <ToDecide />
+            <button
+              type="button"
+              class="quiet"
+              aria-expanded={managing.value}
+              onClick={() => (managing.value = !managing.value)}
+            >
+              <Icon name="settings" size={18} /> {t("queue.manage")}
+            </button>
+          </>
         )}
       </Head>
       {managing.value && <Tasks onChange={() => void next()} />}
@@ -139,6 +147,17 @@ export function Queue() {
         />
       )}
     </div>
+  );
+}
+
+/** The way to what people disagree about, and how much of it is open. */
+function ToDecide() {
+  const found = useLoad(() => get<Found>("/api/queue/disagreements?limit=1"));
+  const open = found.data.value?.open ?? 0;
+  return (
+    <a class="button quiet" href="/queue/disagreements" data-link>
+      {t("disagreements")} {open > 0 && <span class="badge warn">{number(open)}</span>}
+    </a>
   );
 }
 

@@ -28,6 +28,7 @@ KINDS: Final[Mapping[str, str]] = {
     "queue.answered": "the assignment target_id was answered; body: feedback_id",
     "queue.skipped": "the assignment target_id was skipped; body: reason",
     "queue.expired": "the lease of the assignment target_id ran out",
+    "queue.decided": "a verdict where people disagreed about the completion target_id; body: feedback_id",
     "queue.undone": "the assignment target_id is open again; body: lease_until",
     "annotator.excluded": "target_id no longer counts; body: reason",
     "annotator.included": "target_id counts again",
