@@ -2,12 +2,14 @@
 
 `rewardloop up` with its learner, and people who ask and judge without a pause, each judgment under an idempotency key
 that is sent again until it is acknowledged. Gateway, engine, learner and supervisor are killed in turns that chance
-decides, N times each (default 50; 3 with --quick); after the supervisor, `up` is started again on the same data.
-Counted afterwards, in the log and in the registry of weights:
+decides, N times each (default 50; 3 with --quick); after the supervisor, `up` is started again on the same data. A
+third of the kills is aimed: at learner and supervisor while a part of a version is being written, at engine and gateway
+while a person has another version served that passed its gate. Counted afterwards, in the log and in the registry:
 
     judgments   acknowledged and not in the log, or twice in it
     registry    manifests that cannot be read, parts that are not what they say, a note of an active version without one
-    events      versions published or gated twice, served without a passed gate or a person, taken back unserved
+    events      versions published or gated twice, served without a passed gate, taken back unserved
+    people      activations that were acknowledged and are not in the log
     learning    versions that have read less of the log than their parent: what they would read again is trained twice
     served      another version in the engine than the active one, in the end
 
@@ -17,6 +19,7 @@ Measured: seconds from a kill until the place answers again (for the learner: un
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import re
 import signal
@@ -27,7 +30,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -43,6 +46,7 @@ from rewardloop.feedback.log.event_log import LogReader
 from rewardloop.feedback.log.events import Event
 from rewardloop.loop.live.crowd import Crowd, move_in
 from rewardloop.loop.manifests import WEIGHTS, active_version, is_intact, manifest_path, read_manifest
+from rewardloop.loop.processes.operator_file import read_operator
 from rewardloop.sandbox.annotators import SimulatedAnnotator
 from rewardloop.sandbox.dialogues import training_prompts
 from rewardloop.sandbox.world import build_world
@@ -54,12 +58,17 @@ MODULES: Final = {
     "learner": "rewardloop.loop.live",
 }
 TARGETS: Final = (*MODULES, "supervisor")
-PEOPLE: Final = 4
-PER_SECOND: Final = 2.0  # judgments
-LONGEST_LIFE_S: Final = 10.0  # from being whole again to the next kill
+PEOPLE: Final = 4  # of one account: nobody is fitted, so that there is time for more rounds
+PER_SECOND: Final = 0.5  # judgments
+# From being whole again to the next kill, at most. The learner needs some of it to come as far as to a version.
+LONGEST_LIFE_S: Final = {"gateway": 2.0, "engine": 2.0, "learner": 8.0, "supervisor": 8.0}
+AIMED: Final = 3  # one kill in so many
+AIMING_S: Final = 30.0  # how long a moment is waited for
+SWAP_S: Final = 0.1  # from a wish for another version to the kill, at most
 PATIENCE_S: Final = 180.0  # until the place must be whole again
-# Small rounds, so that kills fall into all of their parts.
-RECIPE: Final = "reference_samples: 64\nsampling:\n  prompts: 4\n  group_size: 2\n  max_tokens: 24\n"
+# Small rounds, so that kills fall into all of their parts; large enough for some versions to pass.
+RECIPE: Final = "reference_samples: 64\nsampling:\n  prompts: 8\n  group_size: 4\n"
+ANY, WRITING, LETTING_IN = "at any time", "while a version was written", "while a version was let in"
 
 
 def main() -> None:
@@ -75,10 +84,15 @@ def main() -> None:
         with living(folder / "data", recipe) as place:
             fate = under_fire(place, kills)
             served = what_is_served(place)
-        figures = [*judged(fate, folder / "data"), *kept(folder / "data"), *served, *waits(fate)]
-    settings = {"kills": kills, "people": PEOPLE, "per_second": PER_SECOND, "phases": dict(fate.phases)}
-    doing = ", ".join(f"{phase} {count}" for phase, count in fate.phases.most_common())
-    report("A place that learns, under kill -9", figures, options, settings, [f"The learner was killed in: {doing}."])
+        figures = [*judged(fate, folder / "data"), *kept(folder / "data", fate), *served, *waits(fate)]
+    settings = {"kills": kills, "people": PEOPLE, "per_second": PER_SECOND}
+    settings |= {"phases": dict(fate.phases), "moments": dict(fate.moments)}
+    notes = [f"The learner was killed in: {counted(fate.phases)}.", f"Kills: {counted(fate.moments)}."]
+    report("A place that learns, under kill -9", figures, options, settings, notes)
+
+
+def counted(what: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in what.most_common())
 
 
 # ---------------------------------------------------------------- the place
@@ -140,7 +154,9 @@ class Place:
         command = [sys.executable, "-c", "from rewardloop.cli import main; main()", "up", "--data", str(self.data)]
         command += ["--port", str(self.port), "--recipe", str(self.recipe)]
         self.said: list[str] = []
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        # In a session of its own, so that its learner yields to its engine alone, and not to this program.
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        process = subprocess.Popen(command, start_new_session=True, **pipes)
         threading.Thread(target=self._listen, args=(process,), daemon=True).start()
         return process
 
@@ -188,6 +204,8 @@ class Fate:
     up_again_s: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in TARGETS})
     orphans_s: list[float] = field(default_factory=list)  # how long children outlived their supervisor
     phases: Counter[str] = field(default_factory=Counter)  # what the learner was doing when it was killed
+    moments: Counter[str] = field(default_factory=Counter)  # what the kills were aimed at
+    promised: list[tuple[int, int]] = field(default_factory=list)  # place in the log before, version that was let in
     refused_starts: int = 0
 
 
@@ -196,24 +214,56 @@ def under_fire(place: Place, kills: int) -> Fate:
     refused: list[str] = []
     threading.excepthook = lambda told: refused.append(repr(told.exc_value))
     world = build_world(0)
-    people = [SimulatedAnnotator(world, "careful", name=f"person-{at}", seed=at) for at in range(PEOPLE)]
+    people = [SimulatedAnnotator(world, "careful", name="person", seed=at) for at in range(PEOPLE)]
     crowd = Crowd(place.url, place.key, people, training_prompts(world), seed=0, tries=4 * int(PATIENCE_S))
     over = threading.Event()
     speaking = threading.Thread(target=crowd.speak, args=(10**9, PER_SECOND, lambda: not over.is_set()), daemon=True)
     speaking.start()
     rng = random.Random(0)
-    turns = [name for name in TARGETS for _ in range(kills)]
+    turns = [(name, turn % AIMED == 1) for name in TARGETS for turn in range(kills)]
     rng.shuffle(turns)
     fate = Fate([], refused)
     until_whole(place, time.time())
-    for name in turns:
-        time.sleep(rng.uniform(0.0, LONGEST_LIFE_S))
+    for number, (name, aimed) in enumerate(turns):
+        print(f"kill {number + 1} of {len(turns)}: ", end="", file=sys.stderr, flush=True)
+        fate.moments[await_moment(place, name, aimed, fate, rng)] += 1
         kill(place, name, fate)
-    time.sleep(LONGEST_LIFE_S)
+    time.sleep(max(LONGEST_LIFE_S.values()))
     over.set()
     speaking.join(PATIENCE_S)
     fate.acknowledged, fate.refused_starts = [each.seq for each in crowd.given], place.refused_starts
     return fate
+
+
+def await_moment(place: Place, name: str, aimed: bool, fate: Fate, rng: random.Random) -> str:
+    """Return when the process shall be killed; what for."""
+    if aimed and name in ("learner", "supervisor"):
+        learner, deadline = place.child("learner"), time.monotonic() + AIMING_S
+        while learner is not None and time.monotonic() < deadline:
+            if any(entry.name.endswith(f".{learner.pid}.tmp") for entry in os.scandir(place.data / WEIGHTS)):
+                return WRITING
+            time.sleep(0.002)
+        return ANY
+    time.sleep(rng.uniform(0.0, LONGEST_LIFE_S[name]))
+    state = place.state() if aimed else {}
+    good = [row["version"] for row in state.get("versions", ()) if row["passed"] and row["kept"] and not row["active"]]
+    if not good:
+        return ANY
+    threading.Thread(target=let_in, args=(place, rng.choice(good), fate), daemon=True).start()
+    time.sleep(rng.uniform(0.0, SWAP_S))
+    return LETTING_IN
+
+
+def let_in(place: Place, version: int, fate: Fate) -> None:
+    """Somebody wants this version, once; what is not answered was not promised."""
+    operator = read_operator(place.data)
+    assert operator is not None
+    headers = {"authorization": f"Bearer {operator.token}"}
+    with LogReader(data_url(place.data)) as log, suppress(httpx2.HTTPError):
+        before = log.last_seq()
+        body = {"version": version, "reason": "benchmark"}
+        if httpx2.post(f"{place.url}/api/policy/activate", headers=headers, json=body, timeout=30).status_code == 200:
+            fate.promised.append((before, version))
 
 
 def kill(place: Place, name: str, fate: Fate) -> None:
@@ -276,7 +326,7 @@ def judged(fate: Fate, data: Path) -> list[Figure]:
     ]
 
 
-def kept(data: Path) -> list[Figure]:
+def kept(data: Path, fate: Fate) -> list[Figure]:
     """The registry, and what the log says of its versions."""
     registry = data / WEIGHTS
     unreadable, damaged, digests = 0, 0, {}
@@ -304,6 +354,7 @@ def kept(data: Path) -> list[Figure]:
         single("versions published twice", doubled(events, "policy.published"), 0, "lower"),
         single("versions gated twice", doubled(events, "policy.gated"), 0, "lower"),
         *decided(events),
+        single("activations acknowledged and lost", broken_promises(events, fate), 0, "lower"),
         single("versions that have read less than their parent", fallen(published), 0, "lower"),
     ]
 
@@ -311,27 +362,38 @@ def kept(data: Path) -> list[Figure]:
 def decided(events: list[Event]) -> list[Figure]:
     """Whether what was served followed from gates and people alone."""
     passed: set[int] = set()
-    serving, activated, unfounded, stray = [0], 0, 0, 0
+    waiting: int | None = None  # passed its gate, and is not served yet
+    serving, by_gate, by_person, unfounded, stray, passed_over = [0], 0, 0, 0, 0, 0
     for event in events:
         version = event.body["version"]
-        if event.kind == "policy.gated" and event.body["passed"]:
-            passed.add(version)
+        if event.kind == "policy.gated":
+            passed_over += waiting is not None
+            waiting = version if event.body["passed"] else None
+            passed |= {version} if event.body["passed"] else set()
         elif event.kind == "policy.activated":
-            activated += 1
-            by_person = event.actor_kind != "system" or event.actor_id == "operator"
-            unfounded += not (by_person or version in passed)
+            by_hand = event.actor_kind != "system" or event.actor_id == "operator"
+            by_person, by_gate, waiting = by_person + by_hand, by_gate + (not by_hand), None
+            unfounded += version not in passed
             stray += event.body["before"] != serving[-1] or version == serving[-1]
             serving.append(version)
         elif event.kind == "policy.rolled_back":
+            waiting = None
             stray += event.body["from"] != serving[-1] or version not in serving
             del serving[serving.index(version) + 1 if version in serving else len(serving) :]
-    never = passed - {event.body["version"] for event in events if event.kind == "policy.activated"}
     return [
-        single("versions activated", activated),
-        single("activated without a passed gate or a person", unfounded, 0, "lower"),
+        single("versions that passed their gate", len(passed)),
+        single("versions let in by the gate", by_gate, 1.0),
+        single("versions let in by a person", by_person),
+        single("served without a passed gate", unfounded, 0, "lower"),
         single("activated or taken back though it makes no sense", stray, 0, "lower"),
-        single("passed their gate and never served", len(never), 0, "lower"),
+        single("passed their gate and passed over", passed_over, 0, "lower"),
     ]
+
+
+def broken_promises(events: list[Event], fate: Fate) -> int:
+    """Activations that somebody was told of, and that are not in the log."""
+    stored = [(event.seq, event.body["version"]) for event in events if event.kind == "policy.activated"]
+    return sum(not any(seq > before and version == of for seq, of in stored) for before, version in fate.promised)
 
 
 def fallen(published: list[dict[str, Any]]) -> int:

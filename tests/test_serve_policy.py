@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import torch
 from starlette.applications import Starlette
 from websockets.sync.client import connect
 
+from rewardloop.loop.live.stage import GatewayStage
 from rewardloop.loop.manifests import active_version, manifest_path, read_manifest
 from rewardloop.loop.processes.engine_server import load_server, make_app
 from rewardloop.loop.weights import publish_version
 from rewardloop.serve.access import Role
-from serving import Place, StubEngine, a_place
+from rewardloop.serve.engine_client import EngineClient
+from serving import OPERATORS, Place, StubEngine, a_place
 from tiny_models import save_tiny
 
 
@@ -196,6 +199,106 @@ def test_an_engine_that_will_not_is_said(place: Place) -> None:
     place.engine.unfit.clear()
     wait_for(lambda: policy(place)["trouble"] is None)
     assert place.engine.version == 1
+
+
+@contextmanager
+def no_engine(place: Place) -> Iterator[None]:
+    """Nobody listens where the engine should be."""
+    there = place.gateway.engine
+    place.gateway.engine = EngineClient(socket=str(place.data / "nobody.sock"))
+    place.gateway.engine.last = there.last
+    yield
+    place.gateway.engine = there
+
+
+def test_without_an_engine_people_decide_what_it_begins_with(place: Place) -> None:
+    for version in (1, 2, 3):
+        publish(place, version)
+    activate(place.owner, 1)
+    activate(place.owner, 2)
+    assert place.owner.get("/api/models").json()["engine"] == "ready"
+    with no_engine(place):
+        back = place.owner.post("/api/policy/rollback", json={"reason": "it rambles"})
+        assert (back.status_code, back.json()["active"]) == (200, 1)
+        assert active_version(place.gateway.weights) == 1
+        assert "will begin with version 1" in back.json()["trouble"]
+        assert activate(place.owner, 3).json()["active"] == 3
+        assert active_version(place.gateway.weights) == 3
+        shown = place.owner.get("/api/models").json()
+        assert (shown["engine"], [item["version"] for item in shown["items"] if item["active"]]) == ("down", ["v3"])
+        assert shown["items"][0]["context"] == 512  # as it was known before
+    assert [body["version"] for _, _, body in policy_events(place)] == [1, 2, 1, 3]
+    wait_for(lambda: place.engine.version == 3)  # it was started meanwhile, and had read the note too early
+    wait_for(lambda: policy(place)["trouble"] is None)
+    assert place.owner.get("/api/models").json()["engine"] == "ready"
+
+
+def test_without_an_engine_nothing_damaged_is_promised_and_the_learner_waits(place: Place) -> None:
+    publish(place, 1)
+    publish(place, 2)
+    file = read_manifest(manifest_path(place.gateway.weights, 2)).file()
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with no_engine(place):
+        assert activate(place.operator(), 1, "gate").status_code == 503
+        refused = activate(place.owner, 2)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "damaged")
+        assert place.owner.get("/api/models").json()["engine"] == "down"
+    assert policy_events(place) == []
+
+
+def test_an_engine_that_dies_of_a_version_does_not_get_it_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(place, 1)
+
+    async def die(*_: Any, **__: Any) -> None:
+        raise httpx2.ReadError("the connection broke off")
+
+    monkeypatch.setattr(place.gateway.engine._http, "post", die)
+    assert activate(place.owner, 1).status_code == 503
+    assert policy_events(place) == []
+    assert active_version(place.gateway.weights) is None
+
+
+def test_what_the_log_says_is_noted_before_the_engine_begins(place: Place) -> None:
+    publish(place, 1)
+    activate(place.owner, 1)
+    with no_engine(place):
+        (place.gateway.weights / "active.json").unlink()  # as a crash between event and note would have it
+        wait_for(lambda: active_version(place.gateway.weights) == 1)
+
+
+def test_what_is_gone_comes_in_pages(place: Place) -> None:
+    for version in range(1, 8):
+        report(place, "policy.published", {"version": version, "last_seq": version})
+    publish(place, 8)
+
+    def page(**asked: int) -> tuple[list[int], int | None]:
+        found = place.owner.get("/api/policy", params=asked).json()
+        return [row["version"] for row in found["versions"]], found["next"]
+
+    assert page(limit=3) == ([8, 7, 6, 5, 0], 5)  # what is kept is always there
+    assert page(limit=3, older_than=5) == ([4, 3, 2], 2)
+    assert page(limit=3, older_than=2) == ([1], None)
+    assert page() == ([8, 7, 6, 5, 4, 3, 2, 1, 0], None)
+    assert place.owner.get("/api/policy", params={"limit": 0}).status_code == 400
+
+
+def test_what_was_stored_and_not_heard_to_be_is_stored_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = GatewayStage(place.base, OPERATORS["learner"])
+    send, lost = stage._once, ["the first reply"]
+
+    def deaf(*given: Any) -> None:
+        send(*given)
+        if lost:
+            raise ConnectionResetError(lost.pop())
+
+    monkeypatch.setattr(stage, "_once", deaf)
+    alarm = {"name": "kl", "text": "It wanders.", "version": 0, "newest": 3, "metrics": {"policy/kl": 9.0}}
+    stage.report("policy.alarm", alarm)
+    stage.report("policy.alarm", alarm | {"newest": 4})
+    lost.append("one more")
+    stage.report("policy.paused", {"reason": "roll_backs", "newest": 4})
+    kinds = [event.kind for event in place.gateway.log.read(0, ("policy.alarm", "policy.paused"))]
+    assert kinds == ["policy.alarm", "policy.alarm", "policy.paused"]
 
 
 def test_open_pages_hear_of_it(place: Place) -> None:

@@ -113,6 +113,23 @@ def test_a_data_directory_has_one_run_at_a_time(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="only Linux has this policy")
+def test_an_idle_child_yields_to_its_siblings(tmp_path: Path) -> None:
+    """Within one session: in one of its own, Linux gives it a fair share of the processor again."""
+    learner = f"[Program('learner', child('', {SLEEPER!r}).command, idle=True), child('engine', {SLEEPER!r})]"
+    supervisor = run_beside(tmp_path, learner)
+    wait_for(lambda: (tmp_path / "ready").exists())
+    idle, usual = sorted(children_of(supervisor), key=lambda child: child.pid)
+    policies = [os.sched_getscheduler(child.pid) for child in (idle, usual)]
+    sessions = {os.getsid(child.pid) for child in (idle, usual)}
+    groups = {os.getpgid(process.pid) for process in (supervisor, idle, usual)}
+    supervisor.send_signal(signal.SIGINT)
+    assert supervisor.wait(20) == 0
+    assert policies == [os.SCHED_IDLE, os.SCHED_OTHER]
+    assert len(sessions) == 1
+    assert len(groups) == 3  # Ctrl-C goes to one of them
+
+
 def test_idle_threads_sleep() -> None:
     environment = thread_environment(1)
     assert environment["OMP_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == "1"

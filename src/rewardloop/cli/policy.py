@@ -44,6 +44,11 @@ def list_versions(data: Path, database: str | None, console: Console) -> None:
     if found is None:
         with LogReader(_url(data, database)) as log:
             found = described(replayed(log), data / WEIGHTS)
+    page = found
+    while page["next"] is not None:
+        page = _ask(data, "GET", f"/api/policy?older_than={page['next']}") or {"versions": [], "next": None}
+        found["versions"] += page["versions"]
+    found["versions"].sort(key=lambda row: -row["version"])
     console.print(_table(found))
     if found["paused"]:
         console.print(f"learning is paused: {found['pause_reason'] or 'no reason given'}", style="yellow")
@@ -53,18 +58,19 @@ def list_versions(data: Path, database: str | None, console: Console) -> None:
 
 def activate(data: Path, database: str | None, version: int, reason: str, console: Console) -> None:
     """Serve `version`. Raises ConfigError with the gateway's words, ApiError, StoreError."""
-    if _ask(data, "POST", "/api/policy/activate", {"version": version, "reason": reason}) is None:
+    found = _ask(data, "POST", "/api/policy/activate", {"version": version, "reason": reason})
+    if found is None:
         _decide(data, database, version, lambda policy, last_seq: policy.activation(ME, version, last_seq, reason))
         console.print(f"version {version} will be served from the next start on")
     else:
-        console.print(f"version {version} is served")
+        console.print(found["trouble"] or f"version {version} is served")
 
 
 def roll_back(data: Path, database: str | None, reason: str, console: Console) -> None:
     """Serve what was active before. Raises ConfigError with the gateway's words, ApiError, StoreError."""
     found = _ask(data, "POST", "/api/policy/rollback", {"reason": reason})
     if found is not None:
-        console.print(f"version {found['active']} is served again")
+        console.print(found["trouble"] or f"version {found['active']} is served again")
         return
     with LogReader(_url(data, database)) as log:
         version = described(replayed(log), data / WEIGHTS)["before"]

@@ -106,7 +106,13 @@ def opened(data: Path, recipe: Path | None, seed: int, password: str | None = No
     data.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-c", "from rewardloop.cli import main; main()", "up", "--data", str(data)]
     command += ["--port", str(port), "--seed", str(seed), *(("--recipe", str(recipe)) if recipe else ())]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # noqa: S603
+    process = subprocess.Popen(  # noqa: S603
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # within one session, its learner would yield to everything that is done here
+    )
     try:
         token = _setup_token(process)
         threading.Thread(target=process.communicate, daemon=True).start()  # nobody else reads what it says

@@ -2,6 +2,10 @@
 
 Whatever fails leaves what was served before, and nothing is recorded. A crash in between leaves the engine beside the
 log: `keep_up` brings it back to the version that the log has, also after the engine alone was started again.
+
+While no engine is there, the event comes first, and the note is what the next engine begins with. Only the learner has
+to wait for an engine with a new version: nobody has tried yet whether it can be served. An engine that was there when
+it was asked, and is not any more, may have died of the version: nothing is recorded then.
 """
 
 from __future__ import annotations
@@ -14,8 +18,9 @@ import structlog
 
 from rewardloop.errors import RewardLoopError, StoreError
 from rewardloop.feedback.log.events import NewEvent
-from rewardloop.loop.manifests import Manifest, list_versions
+from rewardloop.loop.manifests import Manifest, is_intact, list_versions
 from rewardloop.serve.access import Caller
+from rewardloop.serve.engine_client import EngineDownError
 from rewardloop.serve.errors import ApiError
 from rewardloop.serve.gateway import Gateway
 from rewardloop.serve.policy import LEARNER, find_version, note_active
@@ -30,16 +35,19 @@ async def activate(gateway: Gateway, caller: Caller, version: int, reason: str) 
     """Serve `version`.
 
     Raises ApiError: 404 for an unknown version, 409 for one that is damaged, gone, or refused by the engine, and for
-    one that the learner sends although its gate held it; 503 where the engine is not there.
+    one that the learner sends although its gate held it; 503 where the engine breaks off, or is not there for the
+    learner.
     """
     async with gateway.activating:
         manifest = await _find(gateway, version)
         known = gateway.policy.versions.get(version)
-        if (caller.kind, caller.id) == ("system", LEARNER) and known is not None and known.passed is False:
+        by_learner = (caller.kind, caller.id) == ("system", LEARNER)
+        if by_learner and known is not None and known.passed is False:
             raise ApiError(409, f"version {version} did not pass its gate; only people may serve it", param="version")
         last_seq = known.last_seq if known is not None else int(manifest.facts.get("last_seq", 0)) if manifest else 0
         event = gateway.policy.activation(caller, version, last_seq, reason)
-        await _serve(gateway, version, manifest, None if version == gateway.policy.active else event)
+        event_or_none = None if version == gateway.policy.active else event
+        await _serve(gateway, version, manifest, event_or_none, unseen=not by_learner)
 
 
 async def roll_back(gateway: Gateway, caller: Caller, reason: str) -> None:
@@ -49,7 +57,7 @@ async def roll_back(gateway: Gateway, caller: Caller, reason: str) -> None:
         if (version := gateway.policy.earlier(kept)) is None:
             raise ApiError(409, "no earlier version was active; there is nothing to go back to", code="no_earlier")
         manifest = await _find(gateway, version)
-        await _serve(gateway, version, manifest, gateway.policy.roll_back(caller, version, reason))
+        await _serve(gateway, version, manifest, gateway.policy.roll_back(caller, version, reason), unseen=True)
 
 
 async def keep_up(gateway: Gateway) -> None:
@@ -75,6 +83,7 @@ async def _agree(gateway: Gateway) -> bool:
         try:
             served = (await gateway.engine.model()).weight_version
         except ApiError:
+            await gateway.read(note_active, gateway.weights, version)
             return True  # it is being started, and will be asked again at once
         try:
             if served != version:
@@ -90,10 +99,24 @@ async def _agree(gateway: Gateway) -> bool:
     return True
 
 
-async def _serve(gateway: Gateway, version: int, manifest: Manifest | None, event: NewEvent | None) -> None:
-    await gateway.engine.load_weights(_path(manifest))
+async def _serve(
+    gateway: Gateway, version: int, manifest: Manifest | None, event: NewEvent | None, *, unseen: bool
+) -> None:
+    """Engine, event, note. `unseen`: without the engine, where it is not there."""
+    trouble = None
+    try:
+        await gateway.engine.load_weights(_path(manifest))
+    except EngineDownError:
+        if not unseen:
+            raise
+        if manifest is not None and not await gateway.read(is_intact, manifest):
+            raise ApiError(
+                409, f"version {version} is damaged; choose another", param="version", code="damaged"
+            ) from None
+        trouble = f"the engine is not there; it will begin with version {version}"
     if event is not None:
         await gateway.append(event)
+    gateway.policy.trouble = trouble
     try:
         await gateway.read(note_active, gateway.weights, version)
     except StoreError as error:  # the event stands; keep_up tries again

@@ -18,8 +18,10 @@ from rewardloop.feedback.log.database import reading
 from rewardloop.feedback.log.event_log import LogReader
 from rewardloop.feedback.log.schema import completion, event, feedback_current
 from rewardloop.serve.account_routes import iso
+from rewardloop.serve.engine_client import ModelInfo
+from rewardloop.serve.errors import ApiError
 from rewardloop.serve.gateway import Gateway, TheGateway
-from rewardloop.serve.policy import GIVEN, Activation, Policy, described
+from rewardloop.serve.policy import GIVEN, MOST_LISTED, Activation, Policy, described
 
 router = APIRouter(tags=["page"])
 
@@ -50,16 +52,20 @@ async def dashboard(gateway: TheGateway) -> JSONResponse:
 
 @router.get("/api/models")
 async def models(gateway: TheGateway) -> JSONResponse:
-    """Every version, the newest first: what was found of it, and whether it is served."""
-    state = await gateway.read(described, gateway.policy, gateway.weights)
-    info = await gateway.engine.model()
+    """Every version, the newest first: what was found of it, whether it is served. Also while the engine is down."""
+    state = await gateway.read(described, gateway.policy, gateway.weights, MOST_LISTED)
+    try:
+        served: ModelInfo | None = await gateway.engine.model()
+    except ApiError:
+        served = None
+    info = served or gateway.engine.last
     items = [
         {
             "version": f"v{version['version']}",
             "title": gateway.model_title,
-            "parameters": info.parameters,
-            "context": info.context,
-            "reward_version": info.reward_version if version["active"] else version["reward_version"],
+            "parameters": info.parameters if info else None,
+            "context": info.context if info else None,
+            "reward_version": served.reward_version if served and version["active"] else version["reward_version"],
             "active": version["active"],
             "source": "given" if version["version"] == GIVEN else "learned",
             "created_at": version["published_at"],
@@ -70,6 +76,7 @@ async def models(gateway: TheGateway) -> JSONResponse:
     return JSONResponse(
         {
             "items": items,
+            "engine": "down" if served is None else "ready",
             "before": None if state["before"] is None else f"v{state['before']}",
             **{name: state[name] for name in ("paused", "pause_reason", "trouble")},
         }

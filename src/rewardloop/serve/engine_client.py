@@ -76,6 +76,10 @@ class Closing:
 Said = Opening | Piece | Closing
 
 
+class EngineDownError(ApiError):
+    """Nobody listens where the engine should be: what was asked has not come to it."""
+
+
 class EngineClient:
     """Talks to one engine."""
 
@@ -87,6 +91,7 @@ class EngineClient:
         self._http = httpx2.AsyncClient(transport=transport, base_url=self._url, timeout=timeout)
         self._known: ModelInfo | None = None
         self._known_at = 0.0
+        self.last: ModelInfo | None = None  # what was known of the model before the engine went away
         self._asking = asyncio.Lock()
 
     async def close(self) -> None:
@@ -97,7 +102,7 @@ class EngineClient:
         async with self._asking:  # one question for all who want to know
             if self._known is None or time.monotonic() - self._known_at > KNOWN_S:
                 self._known = None
-                self._known = await self._ask()
+                self._known = self.last = await self._ask()
                 self._known_at = time.monotonic()
             return self._known
 
@@ -117,7 +122,8 @@ class EngineClient:
     async def load_weights(self, manifest: Path | None) -> None:
         """Serve this version from the next token on; None: the model as it was given.
 
-        Raises ApiError: 409 with the engine's words where it refuses and goes on as before, 503 where it is not there.
+        Raises ApiError: 409 with the engine's words where it refuses and goes on as before, 503 where it breaks off;
+        EngineDownError where it is not there.
         """
         with _unreachable_is_503():
             given = {"manifest": None if manifest is None else str(manifest.resolve())}
@@ -252,7 +258,8 @@ class _unreachable_is_503:  # noqa: N801 - reads as a sentence where it is used
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, httpx2.HTTPError | OSError | ValueError | KeyError):
-            raise ApiError(
+            kind = EngineDownError if isinstance(error, httpx2.ConnectError) else ApiError
+            raise kind(
                 503,
                 "the engine is not answering; it is started again by itself, try again in a moment",
                 code="engine_unavailable",

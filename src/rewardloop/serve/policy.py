@@ -30,6 +30,7 @@ from rewardloop.serve.errors import ApiError
 GIVEN: Final = 0  # the version of the model as it was given
 LEARNER: Final = "learner"  # the operator that publishes versions
 MOST_ALARMS: Final = 50
+MOST_LISTED: Final = 100  # versions that are gone, in one answer
 
 PUBLISHED: Final = "policy.published"
 GATED: Final = "policy.gated"
@@ -239,10 +240,19 @@ def note_active(weights: Path, version: int) -> None:
     set_active(weights, version)
 
 
-def described(policy: Policy, weights: Path) -> dict[str, Any]:
-    """The state of the policy as everybody may see it, versions newest first."""
+def described(policy: Policy, weights: Path, most: int | None = None, older_than: int | None = None) -> dict[str, Any]:
+    """The state of the policy as everybody may see it, versions newest first.
+
+    At most `most` versions and, before those, all that are kept, which are few; `next` is the `older_than` of the page
+    that follows, None after the last one.
+    """
     kept = {manifest.version for manifest in list_versions(weights)} | {GIVEN}
     versions = {GIVEN: Version(GIVEN), **policy.versions}
+    gone = sorted((number for number in versions if number not in kept), reverse=True)
+    if older_than is not None:
+        gone = [number for number in gone if number < older_than]
+    page = gone[:most]
+    listed = page if older_than is not None else sorted({*page, *(kept & versions.keys())}, reverse=True)
     return {
         "active": policy.serving,
         "before": policy.earlier(kept),
@@ -251,7 +261,8 @@ def described(policy: Policy, weights: Path) -> dict[str, Any]:
         "learned": policy.learned,
         "live": policy.live,
         "trouble": policy.trouble,
-        "versions": [_shown(policy, versions[number], kept) for number in sorted(versions, reverse=True)],
+        "versions": [_shown(policy, versions[number], kept) for number in listed],
+        "next": page[-1] if len(page) < len(gone) else None,
         "progress": policy.progress,
         "alarms": [
             {**asdict(alarm), "at": _iso(alarm.at), "metrics": dict(alarm.metrics)} for alarm in reversed(policy.alarms)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import JSONResponse
 
 from rewardloop.serve.account_routes import iso
 from rewardloop.serve.activating import activate, roll_back
 from rewardloop.serve.gateway import Gateway, TheCaller, TheGateway
-from rewardloop.serve.policy import GIVEN, PAUSED, RESUMED, described, policy_event
+from rewardloop.serve.policy import GIVEN, MOST_LISTED, PAUSED, RESUMED, described, policy_event
 
 router = APIRouter(tags=["policy"])
 
@@ -128,9 +128,16 @@ class Learning(BaseModel):
 
 
 @router.get("/api/policy")
-async def show(gateway: TheGateway) -> JSONResponse:
-    """All versions, the one that is served, what the learner is doing."""
-    return await _state(gateway)
+async def show(
+    gateway: TheGateway,
+    limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = MOST_LISTED,
+    older_than: Annotated[int | None, Query(ge=0, lt=2**53)] = None,
+) -> JSONResponse:
+    """Versions, the one that is served, what the learner is doing.
+
+    All versions that are kept, and the newest `limit` of those that are gone; `next`, as `older_than`, brings more.
+    """
+    return await _state(gateway, limit, older_than)
 
 
 @router.post("/api/policy/reports", status_code=201, responses=REPLAYED)
@@ -179,5 +186,5 @@ async def rest(given: Learning, gateway: TheGateway, caller: TheCaller) -> JSONR
     return await _state(gateway)
 
 
-async def _state(gateway: Gateway) -> JSONResponse:
-    return JSONResponse(await gateway.read(described, gateway.policy, gateway.weights))
+async def _state(gateway: Gateway, most: int = MOST_LISTED, older_than: int | None = None) -> JSONResponse:
+    return JSONResponse(await gateway.read(described, gateway.policy, gateway.weights, most, older_than))

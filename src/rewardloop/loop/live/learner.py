@@ -338,7 +338,7 @@ class LiveLearner:
         self._obey()
         recent = [version for version in self.decisions.rolled_back if version > self.newest - ROLL_BACK_WINDOW]
         if len(recent) >= MOST_ROLL_BACKS:
-            self.place.stage.report("policy.paused", {"reason": "roll_backs"})
+            self.place.stage.report("policy.paused", {"reason": "roll_backs", "newest": self.newest})
 
     def _measure(self, found: Compared) -> dict[str, float]:
         """One more point for the test of convergence, which is also what a dashboard shows of the version."""
@@ -422,8 +422,9 @@ class LiveLearner:
         self.place.stage.progress(known | values)
 
     def _alarm(self, name: str, text: str, metrics: Mapping[str, float]) -> None:
-        body = {"name": name, "text": text, "version": self.decisions.serving, "metrics": dict(metrics)}
-        self.place.stage.report("policy.alarm", body)
+        # `newest` makes the same words about another version another alarm.
+        body = {"name": name, "text": text, "version": self.decisions.serving, "newest": self.newest}
+        self.place.stage.report("policy.alarm", body | {"metrics": dict(metrics)})
 
 
 def _published(manifest: Manifest) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 import urllib.error
@@ -15,7 +16,7 @@ PATIENCE_S: Final = 60.0  # how long a gateway may be away, while it is started 
 WAIT_S: Final = 0.25
 ANSWER_S: Final = 30.0
 CONFLICT: Final = 422
-ONCE: Final = ("policy.published", "policy.gated")  # said once of every version
+ONCE: Final = ("policy.published", "policy.gated")  # said once of every version; else the same words are said once
 
 
 class RefusedError(StoreError):
@@ -47,8 +48,8 @@ class GatewayStage:
 
     def report(self, kind: str, body: Mapping[str, Any]) -> None:
         # what was stored, but not heard to be, is not stored twice
-        key = f"{kind} {body['version']}" if kind in ONCE else None
-        self._send("POST", "/api/policy/reports", {"kind": kind, "body": dict(body)}, key)
+        said = body["version"] if kind in ONCE else _digest(body)
+        self._send("POST", "/api/policy/reports", {"kind": kind, "body": dict(body)}, f"{kind} {said}")
 
     def progress(self, values: Mapping[str, Any]) -> None:
         try:
@@ -93,6 +94,10 @@ class GatewayStage:
         )
         with urllib.request.urlopen(request, timeout=timeout_s) as reply:  # noqa: S310
             reply.read()
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _message(error: urllib.error.HTTPError) -> str:

@@ -125,7 +125,10 @@ class Supervisor:
                 stdout=log,
                 stderr=log,
                 pass_fds=(self._lifeline,),
-                start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops its children in order
+                # Ctrl-C reaches the supervisor alone, which stops its children in order. Not a session of their own:
+                # Linux shares the processor out among sessions first (autogroup), and an idle child would have as
+                # much of it as those that serve.
+                process_group=0,
             )
         if program.idle:
             _make_idle(child.process.pid)
