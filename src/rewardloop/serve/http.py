@@ -3,7 +3,8 @@ request whose headers do not end; the limit is here."""
 
 from __future__ import annotations
 
-from typing import Final
+import asyncio
+from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -17,10 +18,42 @@ _REFUSAL: Final = (
 )
 
 
+class Gathered:
+    """A transport that writes together what is written in one turn of the event loop: head and body of an answer.
+
+    A write is a system call, which gives up the interpreter; to get it back may take longer than all else of an answer.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def _flush(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts and not self._transport.is_closing():
+            self._transport.write(b"".join(parts))
+
+
 class LimitedHttp(HttpToolsProtocol):
     """Cuts off whoever sends on and on without saying anything: headers, trailers or extensions without an end."""
 
     _unheard = 0  # bytes since the parser last had something whole to tell
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        gathered = Gathered(cast(asyncio.Transport, transport), self.loop)
+        super().connection_made(cast(asyncio.Transport, gathered))
 
     def data_received(self, data: bytes) -> None:
         self._unheard += len(data)
