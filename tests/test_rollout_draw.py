@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from rewardloop.rollout.compiled import draw_tokens_compiled
 from rewardloop.rollout.draw import draw_tokens, invert_cdf, uniform_stream
+from rewardloop.rollout.kernels import find_compiler
+
+needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
+Draw = Callable[[torch.Tensor, np.ndarray, np.ndarray], tuple[torch.Tensor, torch.Tensor]]
+
+
+@pytest.fixture(params=[draw_tokens, pytest.param(draw_tokens_compiled, marks=needs_compiler)])
+def draw(request: pytest.FixtureRequest) -> Draw:
+    return cast(Draw, request.param)
 
 
 def first_above(probs: list[float], uniform: float) -> int:
@@ -45,11 +58,11 @@ def test_the_ends_of_the_unit_interval_never_leave_the_vocabulary_or_meet_probab
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
-def test_tokens_follow_the_softmax(temperature: float) -> None:
+def test_tokens_follow_the_softmax(temperature: float, draw: Draw) -> None:
     logits = 2 * torch.randn(1, 300, generator=torch.Generator().manual_seed(1))
     draws = 20_000
     uniform = uniform_stream(7, draws)
-    tokens, logprobs = draw_tokens(logits.repeat(draws, 1), np.full(draws, temperature), uniform)
+    tokens, logprobs = draw(logits.repeat(draws, 1), np.full(draws, temperature), uniform)
     expected = torch.log_softmax(logits[0].double() / temperature, -1)
     torch.testing.assert_close(logprobs.double(), expected[tokens], atol=1e-5, rtol=0)
     counts = np.bincount(tokens.numpy(), minlength=300)
@@ -59,31 +72,59 @@ def test_tokens_follow_the_softmax(temperature: float) -> None:
     assert stats.chisquare(observed, [*wanted[often], wanted[~often].sum()]).pvalue > 1e-3
 
 
-def test_rows_have_temperatures_of_their_own() -> None:
+def test_rows_have_temperatures_of_their_own(draw: Draw) -> None:
     logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(2))
     temperature, uniform = np.array([0.0, 1.0, 0.3, 0.0]), np.array([0.1, 0.6, 0.9, 0.99])
-    tokens, logprobs = draw_tokens(logits, temperature, uniform)
+    tokens, logprobs = draw(logits, temperature, uniform)
     for row in range(4):
-        alone = draw_tokens(logits[row : row + 1], temperature[row : row + 1], uniform[row : row + 1])
+        alone = draw(logits[row : row + 1], temperature[row : row + 1], uniform[row : row + 1])
         assert (tokens[row], logprobs[row]) == (alone[0][0], alone[1][0])
     assert tokens[0] == logits[0].argmax()
     # greedy tokens keep the log-probability of temperature 1
     torch.testing.assert_close(logprobs[3], torch.log_softmax(logits[3], -1).max())
 
 
-def test_a_broken_row_is_told_by_its_logprob_and_leaves_the_others_alone() -> None:
+def test_a_broken_row_is_told_by_its_logprob_and_leaves_the_others_alone(draw: Draw) -> None:
     logits = torch.randn(3, 400, generator=torch.Generator().manual_seed(3))
-    whole, _ = draw_tokens(logits, np.ones(3), np.full(3, 0.4))
+    whole, _ = draw(logits, np.ones(3), np.full(3, 0.4))
     logits[1] = torch.nan
-    tokens, logprobs = draw_tokens(logits, np.ones(3), np.full(3, 0.4))
+    tokens, logprobs = draw(logits, np.ones(3), np.full(3, 0.4))
     assert logprobs.isfinite().tolist() == [True, False, True]
     assert (tokens[0], tokens[2]) == (whole[0], whole[2])
 
 
-def test_a_stream_depends_on_its_seed_and_place_alone() -> None:
+def test_a_stream_depends_on_its_seed_and_place_alone(draw: Draw) -> None:
     assert np.array_equal(uniform_stream(5, 10), uniform_stream(5, 1000)[:10])
     assert not np.array_equal(uniform_stream(5, 10), uniform_stream(6, 10))
     many = np.stack([uniform_stream(seed, 64) for seed in range(500)])
     assert stats.kstest(many.ravel(), "uniform").pvalue > 1e-3
     # neighboring seeds are independent
     assert abs(np.corrcoef(many[:-1].ravel(), many[1:].ravel())[0, 1]) < 0.02
+
+
+@needs_compiler
+@pytest.mark.parametrize("vocabulary", [1, 5, 255, 256, 257, 1000, 32_000])
+def test_both_draw_the_same(vocabulary: int) -> None:
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = 3 * torch.randn(200, vocabulary, generator=generator)
+    logits[:, vocabulary // 2 + 1 :: 2] = -torch.inf
+    temperature = np.random.default_rng(0).choice([0.0, 0.7, 1.0, 1.5], 200)
+    uniform = np.random.default_rng(1).random(200)
+    (tokens, logprobs), (ours, ours_logprobs) = (
+        draw(logits, temperature, uniform) for draw in (draw_tokens, draw_tokens_compiled)
+    )
+    same = tokens == ours
+    assert same.float().mean() >= 0.98  # where the uniform number falls on a boundary, rounding decides
+    torch.testing.assert_close(ours_logprobs[same], logprobs[same], atol=2e-5, rtol=0)
+    assert ours_logprobs.isfinite().all()
+
+
+@needs_compiler
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
+def test_the_compiled_draw_never_meets_probability_zero(uniform: float) -> None:
+    logits = torch.randn(50, 600, generator=torch.Generator().manual_seed(0))
+    logits[:, :200] = -torch.inf
+    logits[:, 300:] = -torch.inf
+    tokens, logprobs = draw_tokens_compiled(logits, np.ones(50), np.full(50, uniform))
+    assert logprobs.isfinite().all()
+    assert ((tokens >= 200) & (tokens < 300)).all()

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rewardloop.errors import ConfigError
-from rewardloop.rollout.decoder import Decoder
+from rewardloop.rollout.decoder import Decoder, Layer
 from rewardloop.rollout.families import Norm
 from rewardloop.rollout.kernels import ACTIVATIONS, load_kernels
 
@@ -54,6 +55,13 @@ class CompiledDecoder(Decoder):
                 up = layer.up(self._normalized(stream_BD, layer.out(mixed_BD), layer.feed_norm))
                 added_BD = layer.down(self._activated(up))
         return self._normalized(stream_BD, added_BD, self._final_norm, last=True)
+
+    def _finish(self, layer: Layer, hidden_ND: Tensor, mixed_ND: Tensor) -> Tensor:
+        """As the plain decoder's, for prompts; what comes in is changed in place."""
+        if self.shape.parallel:
+            return super()._finish(layer, hidden_ND, mixed_ND)
+        up = layer.up(self._normalized(hidden_ND, layer.out(mixed_ND), layer.feed_norm))
+        return hidden_ND.add_(layer.down(self._activated(up)))
 
     def _normalized(self, stream_BD: Tensor, added_BD: Tensor | None, norm: Norm, *, last: bool = False) -> Tensor:
         """The norm of the stream after `added_BD` was added to it, in place; float32 if it is the last one."""
@@ -106,6 +114,25 @@ class CompiledDecoder(Decoder):
         kind = ACTIVATIONS[self.shape.activation]
         self._run_activate(out.data_ptr(), up.data_ptr(), rows, width, kind, self.shape.gated, torch.get_num_threads())
         return out
+
+
+def draw_tokens_compiled(logits_BV: Tensor, temperature_B: np.ndarray, uniform_B: np.ndarray) -> tuple[Tensor, Tensor]:
+    """As `draw_tokens`, on the CPU: one pass for the largest logit, one for the sums, and nothing written."""
+    rows, size = logits_BV.shape
+    logits_BV = logits_BV.contiguous()
+    token_B, logprob_B = torch.empty(rows, dtype=torch.int64), torch.empty(rows)
+    temperatures, uniforms = (np.ascontiguousarray(given, np.float64) for given in (temperature_B, uniform_B))
+    load_kernels().draw(
+        token_B.data_ptr(),
+        logprob_B.data_ptr(),
+        logits_BV.data_ptr(),
+        temperatures.ctypes.data,
+        uniforms.ctypes.data,
+        rows,
+        size,
+        torch.get_num_threads(),
+    )
+    return token_B, logprob_B
 
 
 def _place(tensor: Tensor | None) -> int | None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from rewardloop.errors import ConfigError, ModelError
 from rewardloop.hardware import Precision, compute_dtype
 from rewardloop.models.language_model import LanguageModel
-from rewardloop.rollout.compiled import CompiledDecoder
+from rewardloop.rollout.compiled import CompiledDecoder, draw_tokens_compiled
 from rewardloop.rollout.decoder import Decoder
 from rewardloop.rollout.draw import draw_tokens
 from rewardloop.rollout.families import attention_window
@@ -83,6 +83,7 @@ class Engine:
         self._lm = lm
         self._max_length = _length_limit(lm, max_length)
         decoder = CompiledDecoder if compiled else Decoder
+        self._draw = draw_tokens_compiled if compiled else draw_tokens
         self._decoder: Decoder = decoder(lm.model, _choose_dtype(precision, lm), self._max_length)
         self._end_ids = np.array(lm.end_ids)
         self._queue: deque[Pending] = deque()
@@ -157,7 +158,7 @@ class Engine:
             int(at_B.max()) + 1,
         )
         logits_BV = self._shape(logits_BV)
-        token_B, logprob_B = draw_tokens(logits_BV, table.temperatures[:rows], table.uniforms[place_B, at_B + 1])
+        token_B, logprob_B = self._draw(logits_BV, table.temperatures[:rows], table.uniforms[place_B, at_B + 1])
         tokens, logprobs = token_B.cpu().numpy(), logprob_B.cpu().numpy()
         if not np.isfinite(logprobs).all():
             raise ModelError(

@@ -34,9 +34,9 @@ inline void write(bf16& to, float x) {  // to the nearest, ties to even; what is
     to.bits = uint16_t(x != x ? 0x7fc0 : rounded);
 }
 
-// Within 2 units in the last place, and without a call, so that loops over it become vector code.
-inline float exponential(float x) {
-    x = std::min(std::max(x, -87.0f), 88.0f);  // in this order, so that what is not a number passes through
+// Within 2 units in the last place, and without a call, so that loops over it become vector code. Below -87 it is 0.
+inline float exponential(float given) {
+    const float x = std::min(std::max(given, -87.0f), 88.0f);  // in this order: what is not a number passes through
     const float power = std::nearbyint(x * 1.44269504f);
     const float rest = (x - power * 0.693359375f) + power * 2.12194440e-4f;
     float y = 1.9875691500e-4f;
@@ -49,7 +49,7 @@ inline float exponential(float x) {
     const int32_t wide = (int32_t(power) + 127) << 23;
     float scale;
     std::memcpy(&scale, &wide, 4);
-    return y * scale;
+    return given < -87.0f ? 0.0f : y * scale;
 }
 
 inline float logistic(float x) { return 1.0f / (1.0f + exponential(-x)); }
@@ -113,7 +113,7 @@ void attend(T* mixed, const T* qkv, float* cache, const int64_t* positions, cons
 #pragma omp parallel num_threads(threads)
     {
         std::vector<float> query(width), weight(length), sum(width);
-#pragma omp for collapse(2) schedule(static)
+#pragma omp for collapse(2) schedule(dynamic, 4)  // rows differ in length
         for (int64_t row = 0; row < rows; row++)
             for (int64_t kv_head = 0; kv_head < kv_heads; kv_head++) {
                 const int64_t here = positions[row], seen = here + 1;
@@ -173,6 +173,51 @@ void activate(T* out, const T* up, int64_t rows, int64_t width, int kind, int ga
     if (kind == RELU) activate_as<T, RELU>(out, up, rows, width, gated, threads);
 }
 
+// A token of each row by inverse CDF, as draw.py does it: first the block of the vocabulary, then the token in it.
+constexpr int64_t BLOCK = 256;
+
+void draw_row(int64_t* token, float* logprob, const float* logits, float scale, double uniform, int64_t size,
+              double* sums) {
+    float largest = -INFINITY;
+#pragma omp simd reduction(max : largest)
+    for (int64_t i = 0; i < size; i++) largest = std::max(largest, logits[i] * scale);
+    const int64_t blocks = (size + BLOCK - 1) / BLOCK;
+    double total = 0;
+    for (int64_t block = 0; block < blocks; block++) {
+        const int64_t start = block * BLOCK, end = std::min(start + BLOCK, size);
+        float sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = start; i < end; i++) sum += exponential(logits[i] * scale - largest);
+        sums[block] = sum;
+        total += sum;
+    }
+    // Added up as the total was: the last block of any probability reaches it.
+    const double target = std::min(uniform * total, std::nextafter(total, 0.0));
+    int64_t block = 0;
+    double before = 0;
+    while (block < blocks - 1 && !(target < before + sums[block])) before += sums[block++];
+    double rest = target - before;
+    const int64_t start = block * BLOCK, end = std::min(start + BLOCK, size);
+    int64_t found = start;  // the last one of any probability, where rounding leads beyond all of them
+    for (int64_t i = start; i < end; i++) {
+        const float weight = exponential(logits[i] * scale - largest);
+        if (weight > 0) found = i;
+        if (rest < weight) break;
+        rest -= weight;
+    }
+    *token = found;
+    *logprob = logits[found] * scale - largest - float(std::log(total));
+}
+
+void draw_greedily(int64_t* token, float* logprob, const float* logits, int64_t size) {
+    const int64_t found = std::max_element(logits, logits + size) - logits;
+    float total = 0;
+#pragma omp simd reduction(+ : total)
+    for (int64_t i = 0; i < size; i++) total += exponential(logits[i] - logits[found]);
+    *token = found;
+    *logprob = -std::log(total);
+}
+
 }  // namespace
 
 #define NORMALIZE(NAME, IN, OUT)                                                                                     \
@@ -198,4 +243,22 @@ void activate(T* out, const T* up, int64_t rows, int64_t width, int kind, int ga
 extern "C" {
 STEP(f32, float)
 STEP(bf16, bf16)
+
+// Temperature 0: the likeliest token, with its log-probability at temperature 1.
+void draw(int64_t* token, float* logprob, const float* logits, const double* temperature, const double* uniform,
+          int64_t rows, int64_t size, int threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<double> sums((size + BLOCK - 1) / BLOCK);
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < rows; row++) {
+            const float* of_row = logits + row * size;
+            if (temperature[row] == 0)
+                draw_greedily(token + row, logprob + row, of_row, size);
+            else
+                draw_row(token + row, logprob + row, of_row, float(1 / temperature[row]), uniform[row], size,
+                         sums.data());
+        }
+    }
+}
 }

@@ -39,7 +39,11 @@ _PLACE, _SIZE, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, c
 _NORMALIZE = [_PLACE, _PLACE, _PLACE, _PLACE, _PLACE, _SIZE, _SIZE, _FLOAT, _INT, _INT]
 _ATTEND = [*[_PLACE] * 7, _FLOAT, *[_SIZE] * 7, _INT]
 _ACTIVATE = [_PLACE, _PLACE, _SIZE, _SIZE, _INT, _INT, _INT]
-_ARGUMENTS: Final = {"normalize": _NORMALIZE, "finish": _NORMALIZE, "attend": _ATTEND, "activate": _ACTIVATE}
+_DRAW = [*[_PLACE] * 5, _SIZE, _SIZE, _INT]
+_KINDS: Final = {"normalize": _NORMALIZE, "finish": _NORMALIZE, "attend": _ATTEND, "activate": _ACTIVATE}
+_ARGUMENTS: Final = {f"{name}_{kind}": given for name, given in _KINDS.items() for kind in ("f32", "bf16")} | {
+    "draw": _DRAW
+}
 
 
 @cache
@@ -56,9 +60,8 @@ def load_kernels() -> ctypes.CDLL:
         _compile(compiler, library)
     kernels = ctypes.CDLL(str(library))
     for name, arguments in _ARGUMENTS.items():
-        for kind in ("f32", "bf16"):
-            function = getattr(kernels, f"{name}_{kind}")
-            function.argtypes, function.restype = arguments, None
+        function = getattr(kernels, name)
+        function.argtypes, function.restype = arguments, None
     return kernels
 
 
