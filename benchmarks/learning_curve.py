@@ -12,7 +12,7 @@ from statistics import mean, stdev
 from scipy.stats import t as student
 
 DEFECTS = ("wrong_facts", "topic_drift", "rudeness")
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 340, 56, 150, 20, 46
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 660, 340, 56, 170, 20, 46
 GRAY, DENSE, TERMINAL = "#767676", "#0072b2", "#d55e00"  # told apart by the color-blind, on white and on black
 
 
