@@ -34,13 +34,13 @@ def main(options: Options) -> None:
 
     set_up_threads(options.threads)
     lm = load_language_model(llama_15m(), device="cpu")
-    engines = {
-        "ours": Engine(lm, slots=SLOTS),
-        "ours, float32": Engine(lm, slots=SLOTS, precision="float32"),
-    }
+    engines = {"ours": Engine(lm, slots=SLOTS)}
     if find_compiler():
         engines["ours, compiled"] = Engine(lm, slots=SLOTS, compiled=True)
-        engines["ours, compiled, float32"] = Engine(lm, slots=SLOTS, precision="float32", compiled=True)
+    if not options.quick:
+        for label in list(engines):
+            compiled = label.endswith("compiled")
+            engines[f"{label}, float32"] = Engine(lm, slots=SLOTS, precision="float32", compiled=compiled)
     work = {"equal lengths": equal_lengths(), "varying lengths": varying_lengths()}
     figures: list[Figure] = []
     with torch.no_grad():
