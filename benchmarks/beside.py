@@ -20,7 +20,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,31 +122,33 @@ def speaking(url: str, key: str, backlog: int) -> Iterator[None]:
     """Somebody judges once a second; before that, several have judged as fast as they could."""
     world = build_world(0)
     people = [SimulatedAnnotator(world, "careful", name=f"person-{at}", seed=at) for at in range(CLIENTS)]
-    prompts, over = training_prompts(world), threading.Event()
+    prompts = training_prompts(world)
     print(f"{backlog} judgments", file=sys.stderr, flush=True)
     Crowd(url, key, people, prompts, 0).speak(backlog, 1000.0, lambda: True)
     slow = Crowd(url, key, people[:1], prompts, 1)
-    thread = threading.Thread(target=slow.speak, args=(10**9, 1.0, lambda: not over.is_set()), daemon=True)
-    thread.start()
-    try:
+    with in_the_background(lambda over: slow.speak(10**9, 1.0, lambda: not over.is_set())):
         yield
-    finally:
-        over.set()
-        thread.join(PATIENCE_S)
 
 
 @contextmanager
 def watching(url: str, key: str, seen: Seen) -> Iterator[None]:
     """Notes what the learner does."""
-    over = threading.Event()
 
-    def watch() -> None:
+    def watch(over: threading.Event) -> None:
         with client_of(url, key) as client:
             while not over.wait(LOOK_S):
                 said = client.get("/api/policy").json()["progress"] or {"phase": "starting"}
                 seen.looks.append((time.perf_counter(), said["phase"]))
 
-    thread = threading.Thread(target=watch, daemon=True)
+    with in_the_background(watch):
+        yield
+
+
+@contextmanager
+def in_the_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """`work` runs in a thread until its event says that it is over."""
+    over = threading.Event()
+    thread = threading.Thread(target=work, args=(over,), daemon=True)
     thread.start()
     try:
         yield
