@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-import structlog
 from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp
 
@@ -94,19 +92,3 @@ def make_app(gateway: Gateway, hosts: Collection[str]) -> ASGIApp:
     for router in ROUTERS:
         app.include_router(router, dependencies=[Depends(admitted)])
     return Shell(Ingest(app, gateway), hosts=hosts, telemetry=gateway.telemetry)
-
-
-def set_up_logging() -> None:
-    """JSON lines on the standard output, without a word of what people wrote."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        cache_logger_on_first_use=True,
-    )

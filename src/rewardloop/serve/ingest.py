@@ -6,7 +6,6 @@ and is what the interface is described by. Access, limits, idempotency and stori
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,8 +62,8 @@ def _sound(message: Message) -> Submission | None:
     if message["type"] != "http.request" or message.get("more_body"):
         return None
     try:
-        return _JUDGED.validate_python(json.loads(message["body"]))
-    except (ValueError, RecursionError, ValidationError):
+        return _JUDGED.validate_json(message["body"])
+    except ValidationError:
         return None
 
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Collection, MutableMapping
+from collections.abc import Collection, MutableMapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import structlog
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rewardloop.serve.errors import ApiError, as_api_error, respond
@@ -82,10 +81,10 @@ class Shell:
 
     def _check(self, scope: Scope) -> None:
         """Raises ApiError for a host that is not ours, and for what another site makes a browser send."""
-        headers = Headers(scope=scope)
+        headers = _Headers(scope["headers"])
         if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADERS:
             raise ApiError(431, "the headers are longer than 16 KiB; send fewer", code="headers_too_large")
-        host = headers.get("host", "")
+        host = headers.get(b"host")
         if _hostname(host) not in self._hosts:
             raise ApiError(421, f"the host {host[:100]!r} is not served here", code="unknown_host")
         unsafe = scope["type"] == "websocket" or scope["method"] not in SAFE
@@ -103,6 +102,20 @@ class Shell:
         )
 
 
+class _Headers:
+    """The headers of a request by name, the first where one comes twice. Starlette's search the list each time."""
+
+    def __init__(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self._of = dict(reversed(headers))
+
+    def get(self, name: bytes, default: str = "") -> str:
+        found = self._of.get(name)
+        return default if found is None else found.decode("latin-1")
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._of
+
+
 def _dress(message: MutableMapping[str, Any], request_id: str) -> None:
     given = message.get("headers", ())
     there = {name for name, _ in given}
@@ -117,21 +130,20 @@ def _hostname(host: str) -> str:
         return ""
 
 
-def _same_site(headers: Headers, host: str) -> bool:
+def _same_site(headers: _Headers, host: str) -> bool:
     """Whether a browser says that the request comes from our own page; other programs say nothing (they hold no cookie
     that they did not want to send)."""
-    if (site := headers.get("sec-fetch-site")) is not None:
-        return site in ("same-origin", "none")
-    origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc.lower() == host.lower()
+    if b"sec-fetch-site" in headers:
+        return headers.get(b"sec-fetch-site") in ("same-origin", "none")
+    return b"origin" not in headers or urlsplit(headers.get(b"origin")).netloc.lower() == host.lower()
 
 
-def _check_body(scope: Scope, headers: Headers) -> None:
-    length, kind = headers.get("content-length"), headers.get("content-type", "").split(";")[0].strip().lower()
-    has_body = length not in (None, "0") or "transfer-encoding" in headers
+def _check_body(scope: Scope, headers: _Headers) -> None:
+    length, kind = headers.get(b"content-length", "0"), headers.get(b"content-type").split(";")[0].strip().lower()
+    has_body = length != "0" or b"transfer-encoding" in headers
     if has_body and kind != "application/json" and scope["path"] != IMPORTS:
         raise ApiError(415, f"the content type is {kind or 'missing'}; send application/json", code="content_type")
-    if length is not None and length.isdigit() and int(length) > _most(scope):
+    if length.isdigit() and int(length) > _most(scope):
         raise _too_large(scope)
 
 

@@ -34,12 +34,13 @@ from rewardloop.feedback.log.derived import apply
 from rewardloop.feedback.log.events import Appended, Event, NewEvent, new_id, stored_event
 from rewardloop.feedback.log.failures import IdempotencyError
 from rewardloop.feedback.log.migrating import check_version, migrate, schema_version
-from rewardloop.feedback.log.schema import DERIVED, HEAD, applied, blob, completion, event, feedback_target
+from rewardloop.feedback.log.schema import DERIVED, HEAD, Encoded, applied, blob, completion, event, feedback_target
 
 REBUILD_CHUNK: Final = 1000  # events
 POLL_S: Final = 0.05  # how often a reader in another process looks for new events
 
-EVENT_COLUMNS: Final = [event.c[field.name] for field in fields(Event)]
+EVENT_FIELDS: Final = [field.name for field in fields(Event)]
+EVENT_COLUMNS: Final = [event.c[name] for name in EVENT_FIELDS]
 
 # What every commit runs, built once: to build a statement takes longer than to run it.
 _LAST_SEQ: Final = select(func.max(event.c.seq))
@@ -258,6 +259,7 @@ class _Pending:
         self.next_seq = last_seq(connection) + 1
         self.now_s = now_s
         self.events: list[Event] = []
+        self.bodies: list[Encoded] = []
         self.hashes: list[str | None] = []
         self.blobs: list[dict[str, Any]] = []
 
@@ -283,6 +285,7 @@ class _Pending:
         stored = stored_event(given, seq=self.next_seq, event_id=new_id(self.now_s), ts=self.now_s)
         self.next_seq += 1
         self.events.append(stored)
+        self.bodies.append(given.encoded)
         self.hashes.append(digest)
         if given.arrays is not None:
             self.blobs.append({"seq": stored.seq, "bytes": given.arrays})
@@ -305,8 +308,8 @@ def _known_keys(connection: Connection, keyed: set[tuple[str, str]]) -> dict[Any
 
 def _store(connection: Connection, pending: _Pending) -> None:
     rows = [
-        {**{field.name: getattr(stored, field.name) for field in fields(Event)}, "payload_hash": digest}
-        for stored, digest in zip(pending.events, pending.hashes, strict=True)
+        {**{name: getattr(stored, name) for name in EVENT_FIELDS}, "body": body, "payload_hash": digest}
+        for stored, body, digest in zip(pending.events, pending.bodies, pending.hashes, strict=True)
     ]
     connection.execute(_ADD_EVENT, rows)
     if pending.blobs:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from rewardloop.errors import DataError
-from rewardloop.feedback.log.schema import ID, NAME, to_json
+from rewardloop.feedback.log.schema import ID, NAME, Encoded, to_json
 
 # Every kind of event, and what it says. A new kind is a new line here.
 KINDS: Final[Mapping[str, str]] = {
@@ -70,6 +70,7 @@ class NewEvent:
     subject_id: str | None = None
     idem_key: str | None = None
     arrays: bytes | None = None  # arrays.py
+    encoded: Encoded = field(init=False, repr=False, compare=False)  # the body as it is stored
 
     def __post_init__(self) -> None:
         """Raises DataError for what cannot be stored."""
@@ -79,15 +80,16 @@ class NewEvent:
             check_name(name, getattr(self, name))
         check_name("actor_kind", self.actor_kind, ID.length)
         try:
-            to_json(self.body)
+            object.__setattr__(self, "encoded", to_json(self.body))
         except (TypeError, ValueError) as error:
             raise DataError(f"the body of a {self.kind} is not JSON: {error}") from error
 
     @property
     def payload_hash(self) -> str:
         """SHA-256 over everything that makes two requests the same."""
-        parts = [self.kind, self.target_id, self.conversation_id, self.subject_id, self.body]
-        return hashlib.sha256(to_json(parts).encode() + (self.arrays or b"")).hexdigest()
+        about = to_json([self.kind, self.target_id, self.conversation_id, self.subject_id])
+        parts = f"{about[:-1]},{self.encoded}]"
+        return hashlib.sha256(parts.encode() + (self.arrays or b"")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,10 +146,13 @@ def check_name(what: str, value: str | None, longest: int | None = NAME.length) 
         raise DataError(f"{what} must be 1 to {longest} printable characters, given {shown}")
 
 
+_CHANCE: Final = random.Random()  # seeded by the system; to ask the system each time gives up the interpreter
+
+
 def new_id(now_s: float | None = None) -> str:
     """A UUID of version 7 (RFC 9562, section 5.7): milliseconds since 1970, then 74 random bits."""
     milliseconds = int((time.time() if now_s is None else now_s) * 1000)
-    number = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
+    number = (milliseconds << 80) | _CHANCE.getrandbits(80)
     number = (number & ~(0xF << 76)) | (0x7 << 76)
     number = (number & ~(0x3 << 62)) | (0x2 << 62)
     text = f"{number:032x}"

@@ -34,22 +34,28 @@ class Json(TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str:
-        return to_json(value)
+        return value if isinstance(value, Encoded) else to_json(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         return json.loads(value)
 
 
-def to_json(value: Any) -> str:
+class Encoded(str):
+    """A value that is JSON text already."""
+
+    __slots__ = ()
+
+
+def to_json(value: Any) -> Encoded:
     """Compact JSON with sorted names: equal values give equal text. Raises ValueError for NaN and infinities."""
     text = _JSON.encode(value)
     if text.isascii():
-        return text
+        return Encoded(text)
     try:
         text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON allows and UTF-8 does not
-        return _ASCII_JSON.encode(value)
-    return text
+        return Encoded(_ASCII_JSON.encode(value))
+    return Encoded(text)
 
 
 # json.dumps would make one for every call
