@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -235,6 +236,19 @@ def test_what_teaches_most_is_asked() -> None:
     lease = plan_next(state, "a", 0.0, lambda offered: np.array([item.key == "i7" for item in offered], dtype=float))
     assert lease is not None
     assert (lease.item, lease.purpose) == ("i7", "informative")
+
+
+def test_of_equally_telling_items_one_is_drawn() -> None:
+    state = QueueState(items(300), settings=QueueSettings(random_share=0, gold_share=0, repeat_share=0))
+    weighed: list[int] = []
+
+    def informing(offered: Sequence[Item]) -> np.ndarray:
+        weighed.append(len(offered))
+        return np.zeros(len(offered))
+
+    leases = [plan_next(state, "a", 0.0, informing, seed) for seed in range(40)]
+    assert len({lease.item for lease in leases if lease}) > 30
+    assert set(weighed) == {32}  # of many, not all
 
 
 def test_the_same_state_gives_the_same_question() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Route, expect, sync_playwright
 
 from page_driver import PATIENCE_MS, WATCH, Place, Visit, find_chromium, gateway, stand_in
 from web_mock.payloads import FIRST, PAYLOADS
@@ -203,6 +203,32 @@ def test_a_version_is_chosen_and_gone_back_from(visit: Visit) -> None:
     visit.open("/models")
     visit.page.get_by_role("button", name="Resume learning").click()
     expect(visit.page.locator("main .alarm")).to_have_count(0)
+    visit.check_unbroken()
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_older_versions_are_shown_on_demand_and_an_engine_that_is_down_is_said_to_be(
+    visit: Visit, language: str
+) -> None:
+    only_mock(visit.place)
+    visit.speak(language)
+
+    def changed(route: Route) -> None:
+        reply = route.fetch(url=route.request.url.split("?")[0])
+        found = reply.json()
+        found |= {"engine": "down", "next": 1}
+        if "older_than=1" in route.request.url:
+            found |= {"items": [found["items"][-1] | {"version": "v0.5", "active": False}], "next": None}
+        route.fulfill(response=reply, json=found)
+
+    visit.page.route("**/api/models*", changed)
+    visit.open("/models")
+    words = {"en": ("Show older versions", "is not answering"), "zh": ("显示更早的版本", "没有响应")}[language]
+    expect(visit.page.locator("main .alarm").first).to_contain_text(words[1])
+    before = visit.page.locator(".model-version").count()
+    visit.page.get_by_role("button", name=words[0]).click()
+    expect(visit.page.locator(".model-version")).to_have_count(before + 1)
+    expect(visit.page.get_by_role("button", name=words[0])).to_have_count(0)
     visit.check_unbroken()
 
 
@@ -511,6 +537,29 @@ def test_marking_by_keys_needs_no_single_keys(visit: Visit) -> None:
         page.keyboard.press("Enter")
     assert posted.value.post_data_json["category"] == "topic_drift"
     expect(button).to_be_focused()
+
+
+def test_gold_questions_are_pasted_from_a_table(browser: Browser) -> None:
+    with stand_in() as place:
+        context = browser.new_context(locale="en-US")
+        visit = Visit(place, context.new_page())
+        visit.log_in()
+        visit.open("/queue")
+        visit.page.get_by_role("button", name="Manage").click()
+        visit.page.locator(".tasks .segments label", has_text="What was asked").click()
+        table = visit.page.get_by_role("textbox", name="Gold questions")
+        table.fill("Who bakes?\tRuth does.\tNobody.\nWho paints?\tOnly two columns")
+        expect(visit.page.locator("form .wrong")).to_contain_text("Line 2")
+        add = visit.page.get_by_role("button", name="Add to the queue")
+        expect(add).to_be_disabled()
+        table.fill("Who bakes?\tRuth does.\tNobody.")
+        with visit.page.expect_request("**/api/queue/tasks") as posted:
+            add.click()
+        assert posted.value.post_data_json["gold"] == [
+            {"prompt": "Who bakes?", "better": "Ruth does.", "worse": "Nobody."}
+        ]
+        expect(table).to_have_value("")
+        context.close()
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

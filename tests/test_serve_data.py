@@ -298,6 +298,75 @@ def test_gold_items_are_marked_for_managers_only(tmp_path: Path) -> None:
         assert me["gold_accuracy"] == 1.0
 
 
+CAREFUL: dict[str, dict[str, dict[str, Any]]] = {  # by kind and text
+    "rate": {"true": {"value": 4}, "false": {"value": 2}},
+    "edit": {"true": {"corrected": "true"}, "false": {"corrected": "true"}},
+}
+
+
+@pytest.mark.parametrize("kind", ["rate", "edit"])
+@pytest.mark.parametrize("careful", [True, False])
+def test_ratings_and_corrections_have_gold_items(tmp_path: Path, kind: str, careful: bool) -> None:
+    with a_place(tmp_path, Varied()) as place:
+        gold = [{"prompt": f"gold {n}", "better": "true", "worse": "false"} for n in range(4)]
+        prompts = [f"q{n}" for n in range(24)]
+        given = {"task": kind, "prompts": prompts, "gold": gold, "gold_share": 0.5, "overlap": 1}
+        place.owner.post("/api/queue/tasks", json=given)
+        wait_until_ready(place, 28)
+        shown = set()
+        while (reply := place.owner.post("/api/queue/next")).status_code == 200:
+            question = reply.json()
+            (candidate,) = question["candidates"]
+            text = candidate["text"]
+            said = CAREFUL[kind]["true" if careful or kind == "rate" else "false"]
+            if text in ("true", "false"):
+                shown.add(text)
+                said = CAREFUL[kind][text]
+                if not careful:
+                    said = {"value": 3} if kind == "rate" else {"corrected": f" {text}"}
+            place.owner.post(f"/api/queue/{question['assignment_id']}/answer", json=said)
+        assert shown == ({"true", "false"} if kind == "rate" else {"false"})
+        (me,) = place.owner.get("/api/annotators").json()["items"]
+        assert me["gold_accuracy"] == careful
+
+
+@pytest.mark.parametrize("task", ["compare", "rate", "edit"])
+def test_the_town_brings_gold_items_of_its_own(tmp_path: Path, task: str) -> None:
+    with a_place(tmp_path, Varied()) as place:
+        given = {"task": task, "source": "world", "count": 20}
+        assert place.owner.post("/api/queue/tasks", json=given).json()["gold"] == 2
+        assert place.owner.post("/api/queue/tasks", json=given | {"gold_share": 0}).json()["gold"] == 0
+
+
+def test_what_teaches_most_is_asked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is known of half of the items; of the others somebody has chosen already."""
+    with a_place(tmp_path, Varied()) as place:
+        turns = [[{"role": "user", "content": f"question {n}"}] for n in range(12)]
+        given = {"prompts": turns, "overlap": 2, "repeat_share": 0}
+        place.owner.post("/api/queue/tasks", json=given)
+        wait_until_ready(place, 12)
+        people = [place.person(Role.ANNOTATOR), place.person(Role.MANAGER)]
+
+        def work(who: Any, count: int) -> list[str]:
+            asked = []
+            for _ in range(count):
+                question = wait_for_question(place, who)
+                asked.append(question["prompt"][0]["content"])
+                url = f"/api/queue/{question['assignment_id']}/answer"
+                assert who.post(url, json={"choice": "first"}).status_code == 201
+            return asked
+
+        known = set(work(people[0], 6))
+        monkeypatch.setattr("rewardloop.serve.people.FRESH_S", 0)
+        place.owner.get("/api/annotators")  # measured
+        asked = work(people[1], 6)
+        purposes = [each.lease.purpose for each in place.gateway.queue.assignments.values()][6:]
+        assert set(purposes) <= {"random", "informative"}
+        informed = [prompt for prompt, purpose in zip(asked, purposes, strict=True) if purpose == "informative"]
+        assert informed  # of six, where one in five is random
+        assert not known & set(informed)
+
+
 def test_annotators_and_exclusions(place: Place) -> None:
     rate(place, 5)
     (me,) = place.owner.get("/api/annotators").json()["items"]

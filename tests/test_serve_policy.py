@@ -280,6 +280,9 @@ def test_what_is_gone_comes_in_pages(place: Place) -> None:
     assert page(limit=3, older_than=2) == ([1], None)
     assert page() == ([8, 7, 6, 5, 4, 3, 2, 1, 0], None)
     assert place.owner.get("/api/policy", params={"limit": 0}).status_code == 400
+    shown = place.owner.get("/api/models", params={"older_than": 4}).json()
+    assert ([row["version"] for row in shown["items"]], shown["next"]) == (["v3", "v2", "v1"], None)
+    assert len(place.owner.get("/api/models").json()["items"]) == 9
 
 
 def test_what_was_stored_and_not_heard_to_be_is_stored_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

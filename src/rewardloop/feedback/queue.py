@@ -19,6 +19,7 @@ import numpy as np
 from rewardloop.errors import ConfigError
 from rewardloop.types import Prompt
 
+WEIGHED = 32  # items, drawn at random, of which the most telling is asked; to weigh all would take too long
 Purpose = Literal["gold", "repeat", "random", "informative"]
 
 
@@ -203,5 +204,6 @@ def _pick(
     rng: np.random.Generator,
 ) -> tuple[Item, Purpose]:
     if kind == "fresh" and informing is not None and rng.random() >= settings.random_share:
-        return items[int(np.argmax(informing(items)))], "informative"
+        drawn = [items[at] for at in rng.permutation(len(items))[:WEIGHED]]  # of equals the first one wins
+        return drawn[int(np.argmax(informing(drawn)))], "informative"
     return items[int(rng.integers(len(items)))], "random" if kind == "fresh" else kind

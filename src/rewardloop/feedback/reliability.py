@@ -79,12 +79,14 @@ class ChannelFit:
     def covariance(self, texts: Sequence[int]) -> np.ndarray:
         """Posterior covariance of the rewards of some texts (numbers in `self.texts`), given the people."""
         _, part_N = connected_components(self.precision_NN, directed=False)
-        chosen = np.flatnonzero(np.isin(part_N, part_N[list(texts)]))
-        place = np.full(len(part_N), -1)
-        place[chosen] = np.arange(len(chosen))
-        rows = place[list(texts)]
-        inverse = np.linalg.inv(self.precision_NN[chosen][:, chosen].toarray())
-        return np.asarray(inverse[np.ix_(rows, rows)])
+        rows_K = np.asarray(texts)
+        covariance_KK = np.zeros((len(rows_K), len(rows_K)))
+        for part in np.unique(part_N[rows_K]):  # texts that no judgment links know nothing of each other
+            here, linked = np.flatnonzero(part_N[rows_K] == part), np.flatnonzero(part_N == part)
+            inverse = np.linalg.inv(self.precision_NN[linked][:, linked].toarray())
+            at = np.searchsorted(linked, rows_K[here])
+            covariance_KK[np.ix_(here, here)] = inverse[np.ix_(at, at)]
+        return covariance_KK
 
     def _row(self, a: int) -> Reliability:
         low, high = self.weight_interval_A2[a]

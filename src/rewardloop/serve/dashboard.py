@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from statistics import mean, median, quantiles
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from sqlalchemy import func, select
 from starlette.responses import JSONResponse
 
@@ -51,9 +51,12 @@ async def dashboard(gateway: TheGateway) -> JSONResponse:
 
 
 @router.get("/api/models")
-async def models(gateway: TheGateway) -> JSONResponse:
-    """Every version, the newest first: what was found of it, whether it is served. Also while the engine is down."""
-    state = await gateway.read(described, gateway.policy, gateway.weights, MOST_LISTED)
+async def models(gateway: TheGateway, older_than: Annotated[int | None, Query(ge=0, lt=2**53)] = None) -> JSONResponse:
+    """Every version, the newest first: what was found of it, whether it is served. Also while the engine is down.
+
+    All versions that are kept, and the newest hundred of those that are gone; `next`, as `older_than`, brings more.
+    """
+    state = await gateway.read(described, gateway.policy, gateway.weights, MOST_LISTED, older_than)
     try:
         served: ModelInfo | None = await gateway.engine.model()
     except ApiError:
@@ -78,7 +81,7 @@ async def models(gateway: TheGateway) -> JSONResponse:
             "items": items,
             "engine": "down" if served is None else "ready",
             "before": None if state["before"] is None else f"v{state['before']}",
-            **{name: state[name] for name in ("paused", "pause_reason", "trouble")},
+            **{name: state[name] for name in ("paused", "pause_reason", "trouble", "next")},
         }
     )
 

@@ -66,7 +66,7 @@ class Kitchen:
         return texts if len(texts) == task.candidates else None
 
     async def _make(self, task: Task, place: int) -> tuple[str, ...]:
-        if place >= len(task.prompts):
+        if task.is_gold(place):
             return await self._write(task, place)
         info = await self._gateway.engine.model()
         question = Question(
@@ -84,9 +84,9 @@ class Kitchen:
 
     async def _write(self, task: Task, place: int) -> tuple[str, ...]:
         """A gold item: texts that were given."""
-        gold = task.gold[place - len(task.prompts)]
-        texts = (str(gold["better"]), str(gold["worse"]))
-        about = {"prompt": gold["prompt"], "model": "gold", "choices": 2, "metadata": {"queue": task.id, "gold": True}}
+        texts = task.gold_texts(place)
+        metadata = {"queue": task.id, "gold": True}
+        about = {"prompt": task.prompt(place), "model": "gold", "choices": len(texts), "metadata": metadata}
         events = [_written("completion.started", task, place, about)]
         for choice, text in enumerate(texts):
             body = {"choice": choice, "text": text, "finish_reason": "stop"}

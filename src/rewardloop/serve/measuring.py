@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import partial
 
 from rewardloop.errors import DataError
 from rewardloop.feedback.agreement import measure_agreement, measure_consistency
+from rewardloop.feedback.information import Reader, inform_pairs
 from rewardloop.feedback.log.settled import SettledFeedback
 from rewardloop.feedback.monitoring import detect_drift, find_straight_lines, surprise_points
-from rewardloop.feedback.reliability import Reliability, measure_people
+from rewardloop.feedback.queue import Informing
+from rewardloop.feedback.reliability import ChannelFit, Reliability, measure_people
 from rewardloop.serve.people import DAY_S, DAYS, NAMELESS, Measured
 from rewardloop.types import Feedback
 
@@ -25,7 +28,8 @@ def measure(newest: Sequence[SettledFeedback]) -> Measured:
         by_kind[each.annotator or NAMELESS][type(each.feedback).__name__.lower()] += 1
         if (age := today - int(each.ts // DAY_S)) < DAYS:
             daily[each.annotator or NAMELESS][DAYS - 1 - age] += 1
-    reliability, drifting = _trust(feedback)
+    fit = _fit(feedback)
+    reliability, drifting = ({}, frozenset[str]()) if fit is None else _trust(feedback, fit)
     return Measured(
         at=time.time(),
         agreement=measure_agreement(feedback),
@@ -39,15 +43,25 @@ def measure(newest: Sequence[SettledFeedback]) -> Measured:
         drifting=drifting,
         by_kind=dict(by_kind),
         daily=dict(daily),
+        informing=None if fit is None else partial(_informing, fit),
     )
 
 
-def _trust(feedback: Sequence[Feedback]) -> tuple[dict[str, Reliability], frozenset[str]]:
-    """Everybody's numbers, and whose have changed; nothing while the judgments say nothing."""
+def _fit(feedback: Sequence[Feedback]) -> ChannelFit | None:
     try:
-        fit = measure_people(feedback)
-    except DataError:
-        return {}, frozenset()
+        return measure_people(feedback)
+    except DataError:  # the judgments say nothing about which texts are better
+        return None
+
+
+def _trust(feedback: Sequence[Feedback], fit: ChannelFit) -> tuple[dict[str, Reliability], frozenset[str]]:
+    """Everybody's numbers, and whose have changed."""
     known = {each.annotator: each for each in fit.reliabilities()}
     drifting = {name for name in known if detect_drift(surprise_points(feedback, name, fit)).alarm is not None}
     return known, frozenset(drifting)
+
+
+def _informing(fit: ChannelFit, annotator: str) -> Informing:
+    """Nats of asking this person to choose."""
+    reader = Reader.of(fit, annotator)
+    return lambda items: inform_pairs(fit, [((i.prompt, i.first), (i.prompt, i.second)) for i in items], reader)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,9 +16,11 @@ from rewardloop.feedback.rulings import Ruling, standing_exclusions
 
 if TYPE_CHECKING:
     from rewardloop.feedback.agreement import Agreement, Consistency
+    from rewardloop.feedback.queue import Informing
     from rewardloop.feedback.reliability import Reliability
 
 FRESH_S: Final = 10.0  # a measurement is good for so long
+STALE_S: Final = 60.0  # and, to choose questions by, for so long
 DAYS: Final = 14
 DAY_S: Final = 24 * 3600
 NAMELESS: Final = "nobody in particular"  # imported judgments need not say whose they are
@@ -37,6 +39,7 @@ class Measured:
     drifting: frozenset[str] = frozenset()
     by_kind: dict[str, Counter[str]] = field(default_factory=dict)
     daily: dict[str, list[int]] = field(default_factory=dict)
+    informing: Callable[[str], Informing] | None = None  # by annotator: what it would teach to ask them
 
 
 class People:
@@ -49,6 +52,7 @@ class People:
         self.rulings = list(rulings)
         self._measured = Measured()
         self._turn = asyncio.Lock()
+        self._measuring: asyncio.Task[Measured] | None = None
 
     @property
     def headline_alpha(self) -> float | None:
@@ -74,6 +78,16 @@ class People:
             if time.time() - self._measured.at > FRESH_S:
                 self._measured = await asyncio.to_thread(self._measure)
         return self._measured
+
+    def informing(self, annotator: str) -> Informing | None:
+        """What it would teach to ask this person, by the last measurement; None where nothing is known yet.
+
+        Does not wait: where the measurement is stale, a new one begins.
+        """
+        if time.time() - self._measured.at > STALE_S and (self._measuring is None or self._measuring.done()):
+            self._measuring = asyncio.create_task(self.measured())
+        of = self._measured.informing
+        return None if of is None else of(annotator)
 
     def _measure(self) -> Measured:
         # scipy and what stands on it take more than half a second to import: not while the gateway starts.

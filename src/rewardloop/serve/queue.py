@@ -11,9 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from rewardloop.feedback.log.events import Event
-from rewardloop.feedback.queue import Answered, Item, Lease, QueueSettings, QueueState, plan_next
+from rewardloop.feedback.log.judgments import as_prompt
+from rewardloop.feedback.queue import Answered, Informing, Item, Lease, QueueSettings, QueueState, plan_next
+from rewardloop.types import Scale
 
 TaskKind = Literal["compare", "rate", "edit"]
+STARS: Final = Scale(low=1, high=5)  # what the queue asks ratings on
 DAY_S: Final = 24 * 3600
 
 
@@ -42,9 +45,40 @@ class Task:
         """Of the answers to the prompt at this place; gold items follow the prompts."""
         return f"queue-{self.id}-{place}"
 
+    def is_gold(self, place: int) -> bool:
+        """Whether it is known what a careful person says there."""
+        return place >= len(self.prompts)
+
     def prompt(self, place: int) -> Any:
-        ordinary = place < len(self.prompts)
-        return self.prompts[place] if ordinary else self.gold[place - len(self.prompts)]["prompt"]
+        return self.gold[place - len(self.prompts)]["prompt"] if self.is_gold(place) else self.prompts[place]
+
+    def gold_texts(self, place: int) -> tuple[str, ...]:
+        """What is shown of a gold item: both answers, or the one that is to be rated or corrected."""
+        gold = self.gold[place - len(self.prompts)]
+        if self.kind == "compare":
+            return (str(gold["better"]), str(gold["worse"]))
+        return (str(gold["better" if self._shows_better(place) else "worse"]),)
+
+    def gold_expects(self, place: int, *, swapped: bool) -> str:
+        """What a careful person says of a gold item, in the words of `gold_says`."""
+        if self.kind == "compare":
+            return "second" if swapped else "first"
+        if self.kind == "edit":
+            return "corrected"
+        return "high" if self._shows_better(place) else "low"
+
+    def gold_says(self, place: int, judgment: Mapping[str, Any]) -> str:
+        """What somebody said of a gold item: a side, a half of the scale, or whether they corrected anything."""
+        if self.kind == "compare":
+            return str(judgment["choice"])
+        if self.kind == "edit":
+            return "unchanged" if judgment["corrected"].split() == self.gold_texts(place)[0].split() else "corrected"
+        middle = (STARS.low + STARS.high) / 2
+        return "high" if judgment["value"] > middle else "low" if judgment["value"] < middle else "middle"
+
+    def _shows_better(self, place: int) -> bool:
+        """Better and worse ones are rated by turns; to correct, a good answer shows nothing about who corrects it."""
+        return self.kind == "rate" and place % 2 == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +155,8 @@ class Queue:
         work.texts[place] = texts
         if len(set(texts)) < task.candidates:
             return
-        gold: Literal["first"] | None = "first" if place >= len(task.prompts) else None
-        item = Item(str(place), str(task.prompt(place)), texts[0], texts[-1], gold)
+        gold: Literal["first"] | None = "first" if task.is_gold(place) else None
+        item = Item(str(place), as_prompt(task.prompt(place)), texts[0], texts[-1], gold)
         work.state = replace(work.state, items=(*work.state.items, item))
 
     def texts(self, assignment: Assignment) -> tuple[str, ...]:
@@ -130,14 +164,16 @@ class Queue:
         texts = self._work[assignment.task_id].texts[assignment.place]
         return texts[::-1] if assignment.lease.swapped else texts
 
-    def plan(self, annotator: str, seed: int = 0) -> tuple[Task, Lease, Assignment | None] | None:
+    def plan(self, annotator: str, informing: Informing | None = None) -> tuple[Task, Lease, Assignment | None] | None:
         """What this person should be asked next, of the oldest task that has something for them.
 
-        With the assignment where they hold it already.
+        With the assignment where they hold it already. `informing`: what a choice would teach; ratings and corrections
+        are asked for by chance.
         """
         now = time.time()
         for work in self._work.values():
-            if (lease := plan_next(work.state, annotator, now, seed=seed)) is not None:
+            by = informing if work.task.kind == "compare" else None
+            if (lease := plan_next(work.state, annotator, now, by)) is not None:
                 held = next((each for each in self.assignments.values() if each.lease == lease), None)
                 return work.task, lease, held
         return None

@@ -43,7 +43,8 @@ Prompt = Text | Annotated[list[Turn], Field(min_length=1, max_length=64)]
 
 
 class Gold(_Closed):
-    """Two answers of which one is known to be better."""
+    """Two answers of which one is known to be better. Where answers are rated, one of them is shown, and to be
+    corrected the worse one."""
 
     prompt: Prompt
     better: Text
@@ -88,7 +89,7 @@ async def following(http: Request, gateway: TheGateway, caller: TheCaller) -> Re
     """The next question for me, mine for ten minutes; 204 when there is none."""
     annotator = account_id_of(http)
     async with gateway.handing_out:
-        planned = gateway.queue.plan(annotator)
+        planned = gateway.queue.plan(annotator, gateway.people.informing(annotator))
         if planned is None:
             return Response(status_code=204)
         task, lease, held = planned
@@ -176,10 +177,8 @@ async def make_task(given: NewTask, gateway: TheGateway, kitchen: TheKitchen, ca
     """Ask something. The answers to be judged are made in the background; the queue fills as they come."""
     prompts = await _prompts(gateway, given)
     gold = [each.model_dump(mode="json") for each in given.gold]
-    if given.source == "world" and given.task == "compare" and not gold:
+    if given.source == "world" and given.gold_share and not gold:
         gold = gold_of_town(max(1, round(given.gold_share * len(prompts))))
-    if given.task != "compare" and gold:
-        raise ApiError(400, "only comparisons have gold items", param="gold")
     task_id = new_id()
     body = {
         "task": given.task,
@@ -253,8 +252,11 @@ def _about(task: Task, assignment: Assignment) -> dict[str, Any]:
 def _gold_event(caller: Caller, task: Task, assignment: Assignment, given: Given) -> list[NewEvent]:
     if assignment.lease.purpose != "gold":
         return []
-    expected = "second" if assignment.lease.swapped else "first"
-    return [_event("annotator.gold", caller, caller.id, {"expected": expected, "given": given.choice})]
+    said = {
+        "expected": task.gold_expects(assignment.place, swapped=assignment.lease.swapped),
+        "given": task.gold_says(assignment.place, given.model_dump()),
+    }
+    return [_event("annotator.gold", caller, caller.id, said)]
 
 
 def _shown(gateway: Gateway, task: Task, assignment: Assignment) -> dict[str, Any]:

@@ -219,6 +219,8 @@ export type Versions = {
   paused?: boolean;
   pause_reason?: string;
   trouble?: string | null;
+  engine?: "ready" | "down";
+  next?: number | null; // `older_than` of what follows
 };
 /** How far versions have learned, as places in the log: up to `learned` by the newest, up to `live` by the one in use. */
 export type PolicyNews = { learned: number; live: number; active: number; paused: boolean };

@@ -1,4 +1,4 @@
-import { useSignal } from "@preact/signals";
+import { useSignal, useSignalEffect } from "@preact/signals";
 import { get, post } from "../lib/api";
 import type { ModelVersion, Versions } from "../lib/contract";
 import { compact, dateTime, number, percent, t, word } from "../lib/i18n";
@@ -15,12 +15,20 @@ type Choice = { title: string; text: string; action: string; path: string; body:
 /** The versions of the model, newest first, what each was found to be, and which one is in use. */
 export function Models() {
   const found = useLoad(() => get<Versions>("/api/models"), [model.value?.weight_version, policy.value]);
+  const older = useSignal<Versions | null>(null); // what was asked for beyond the first page
+  useSignalEffect(() => {
+    if (policy.value) older.value = null; // the first page begins elsewhere now
+  });
   const choice = useSignal<Choice | null>(null);
   const pausing = useSignal(false);
   const act = (path: string, body: object, done: string) =>
     void post(path, body).then(() => {
       notify(done, "good");
       void found.reload();
+    }, complain);
+  const more = (after: number) =>
+    void get<Versions>(`/api/models?older_than=${after}`).then((page) => {
+      older.value = { ...page, items: [...(older.value?.items ?? []), ...page.items] };
     }, complain);
   const rest = (paused: boolean, reason: string) =>
     act("/api/policy/learning", { paused, reason }, t(paused ? "models.paused_done" : "models.resumed_done"));
@@ -53,8 +61,13 @@ export function Models() {
         )}
       </Head>
       <Loaded of={found}>
-        {({ items, paused, pause_reason, trouble }) => (
+        {({ items, paused, pause_reason, trouble, engine, next }) => (
           <>
+            {engine === "down" && (
+              <p class="alarm" role="alert">
+                <Icon name="alarm" /> <span>{t("models.engine_down")}</span>
+              </p>
+            )}
             {trouble && (
               <p class="alarm" role="alert">
                 <Icon name="alarm" /> <span>{trouble}</span>
@@ -71,7 +84,7 @@ export function Models() {
             )}
             {items.length ? (
               <ol class="versions">
-                {items.map((one) => (
+                {[...items, ...(older.value?.items ?? [])].map((one) => (
                   <Version
                     key={one.version}
                     one={one}
@@ -81,6 +94,11 @@ export function Models() {
               </ol>
             ) : (
               <Empty title={t("models.empty")} text={t("models.empty_text")} />
+            )}
+            {(older.value ?? { next }).next != null && (
+              <button type="button" class="quiet" onClick={() => more((older.value ?? { next }).next!)}>
+                {t("models.older")}
+              </button>
             )}
           </>
         )}

@@ -2,6 +2,7 @@
 import { useSignal } from "@preact/signals";
 import { get, post, remove } from "../lib/api";
 import type { QueueKind, QueueTask } from "../lib/contract";
+import { readGold } from "../lib/gold";
 import { t, word } from "../lib/i18n";
 import { complain, notify } from "../lib/notices";
 import { model, settings } from "../lib/session";
@@ -56,21 +57,24 @@ function NewTask({ onMade }: { onMade: () => void }) {
   const overlap = useSignal(3);
   const criterion = useSignal("overall");
   const gold = useSignal(10);
+  const table = useSignal("");
   const repeat = useSignal(10);
   const lines = prompts.value.split("\n").filter((line) => line.trim());
+  const known = source.value === "world" ? { gold: [], wrong: null } : readGold(table.value);
   const make = (event: Event) => {
     event.preventDefault();
     const from = source.value === "prompts" ? { prompts: lines } : { source: source.value };
     void post("/api/queue/tasks", {
       task: task.value,
       ...from,
+      gold: known.gold,
       overlap: overlap.value,
       criterion: criterion.value,
       gold_share: gold.value / 100,
       repeat_share: repeat.value / 100,
     }).then(() => {
       notify(t("queue.made"), "good");
-      prompts.value = "";
+      prompts.value = table.value = "";
       onMade();
     }, complain);
   };
@@ -150,8 +154,26 @@ function NewTask({ onMade }: { onMade: () => void }) {
           />
         </Field>
       </div>
+      {source.value !== "world" && gold.value > 0 && (
+        <Field label={t("queue.gold_table")} note={t("queue.gold_note")}>
+          <textarea
+            rows={3}
+            value={table.value}
+            onInput={(event) => (table.value = event.currentTarget.value)}
+          />
+        </Field>
+      )}
+      {known.wrong !== null && (
+        <p class="wrong" role="alert">
+          {t("queue.gold_wrong", { n: known.wrong })}
+        </p>
+      )}
       <div class="row end">
-        <button type="submit" class="primary" disabled={source.value === "prompts" && !lines.length}>
+        <button
+          type="submit"
+          class="primary"
+          disabled={known.wrong !== null || (source.value === "prompts" && !lines.length)}
+        >
           {t("queue.make")}
         </button>
       </div>
