@@ -75,3 +75,28 @@ def test_large_blocks_are_faulted_in_once() -> None:
             pytest.skip("no glibc")
         faults[kind] = int(run.stdout)
     assert faults["kept"] < 100 < faults["as it comes"]
+
+
+HOLES = """
+import sys, psutil, torch
+from rewardloop.hardware import keep_large_blocks, return_free_memory
+if not keep_large_blocks():
+    sys.exit(77)
+blocks = [torch.empty(1 << 20).fill_(0.0) for _ in range(100)]  # 4 MiB each
+del blocks[1::2]  # what stays is on both sides of every hole
+before = psutil.Process().memory_info().rss
+if not return_free_memory():
+    sys.exit(77)
+print((before - psutil.Process().memory_info().rss) >> 20, sum(float(block.sum()) for block in blocks))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the allocator of glibc is meant")
+def test_holes_between_blocks_in_use_go_back() -> None:
+    run = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True)
+    if run.returncode == 77:
+        pytest.skip("no glibc")
+    assert run.returncode == 0, run.stderr
+    returned, total = run.stdout.split()
+    assert int(returned) > 150  # of 200 MiB
+    assert float(total) == 0.0

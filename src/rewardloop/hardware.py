@@ -49,6 +49,18 @@ def keep_large_blocks() -> bool:
     return bool(mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)) and bool(mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES))
 
 
+def return_free_memory() -> bool:
+    """Give the kernel back what glibc holds and nobody uses; returns whether it could. Does nothing on other systems.
+
+    The price of `keep_large_blocks`: blocks of many sizes leave holes, and a process that works for days grows around
+    them. Call it now and then, where a moment of page faults does no harm.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+    return trim is not None and bool(trim(0))
+
+
 def has_fast_bfloat16(device: torch.device | str = "cpu") -> bool:
     """Whether matrix products in bfloat16 run in hardware there: AVX-512 BF16, AMX, or a GPU since Ampere."""
     kind = torch.device(device).type

@@ -26,6 +26,7 @@ from rewardloop.evaluate.winrate import win_outcomes, win_rate_interval
 from rewardloop.feedback.log.event_log import LogReader
 from rewardloop.feedback.log.events import Event
 from rewardloop.feedback.log.settled import SETTLING_S, SettledFeedback
+from rewardloop.hardware import return_free_memory
 from rewardloop.loop.journal import above
 from rewardloop.loop.learner import Learner
 from rewardloop.loop.live.comparison import Compared, Judges, compare_versions, seen, speaking_as
@@ -131,6 +132,7 @@ class LiveLearner:
             return False
         metrics = self._practice(heard)
         self._settle(self._publish(metrics))
+        return_free_memory()
         return True
 
     # ---------------------------------------------------------------- what was decided
