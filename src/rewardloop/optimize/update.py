@@ -167,8 +167,9 @@ class Updater:
         self._optimizer.state.clear()
         for name, parameter in self._parameters.items():
             if moments[name]:
+                # the count of steps, too: the fused kernel wants it beside the weight
                 self._optimizer.state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device) for key, value in moments[name].items()
+                    key: value.to(parameter.device) for key, value in moments[name].items()
                 }
 
     # ---------------------------------------------------------------- parts of a step
