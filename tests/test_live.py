@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -361,6 +362,34 @@ def test_rounds_publish_report_compare_and_rest_when_nothing_is_new(tmp_path: Pa
     assert {"refit", "practice", "publish", "compare"} <= set(town.stage.told)
     serving = town.stage.decided().serving
     assert serving == (1 if gated["passed"] else 0)
+
+
+def test_people_who_contradict_each_other_in_everything_are_survived(tmp_path: Path) -> None:
+    town = Town(tmp_path, ["careful", "adversarial"])
+    learner = town.learner()
+    given = []
+    for turn in range(24):
+        said = town.answer(town.prompts[7 * turn % len(town.prompts)], 2)
+        given += [town.judge(person, "preference", said) for person in town.people]
+    assert not learner.round()  # nothing in it says what is better
+    assert learner.memory.ids == set(given)  # nobody is dropped
+    assert learner.memory.unusable == 0
+    (alarm,) = town.stage.events("policy.alarm")
+    assert alarm["name"] == "reward_refused"
+    town.people.pop()
+    town.talk(30)
+    assert learner.round()  # it goes on with those who make sense
+    (published,) = [each for each in town.stage.events("policy.published") if each["version"] > 0]
+    assert published["feedback"] == len(given) + 30
+
+
+@pytest.mark.parametrize(("jump_s", "heard"), [(0.0, 0), (-3600.0, 5), (3600.0, 5)])
+def test_a_clock_that_jumps_holds_nothing_up(tmp_path: Path, jump_s: float, heard: int) -> None:
+    """Back by an hour, feedback would be of the future for so long."""
+    town = Town(tmp_path)
+    town.talk(5)
+    memory = Memory(town.log, settling_s=60.0)
+    assert len(memory.listen(time.time() + jump_s)) == heard
 
 
 def test_a_pause_holds_and_a_roll_back_is_obeyed(tmp_path: Path) -> None:
