@@ -25,6 +25,7 @@ from rewardloop.models.language_model import LanguageModel
 from rewardloop.models.packed import forward_completions
 from rewardloop.reward.potential import Potential, prefix_states, state_width
 from rewardloop.rollout.engine import Engine, Request, TokenEvent
+from rewardloop.rollout.kernels import find_compiler
 from serving import served
 from tiny_models import CONTEXT, save_tiny
 
@@ -73,6 +74,19 @@ def test_it_says_what_the_engine_says(server: EngineServer, client: httpx2.Clien
     assert chunks[0]["prompt_token_ids"] == list(alone.prompt_ids)
     assert chunks[-1]["usage"]["completion_tokens"] == len(alone.token_ids)
     assert choices(chunks)[-1]["finish_reason"] == alone.finish_reason
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
+def test_a_compiled_engine_says_the_same(server: EngineServer, client: httpx2.Client, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "tiny", "llama")
+    compiled = load_server(str(tmp_path / "tiny"), "tiny", slots=4, compiled=True)
+    path = tmp_path / "c.sock"
+    with served(make_app(compiled), uds=str(path)):
+        transport = httpx2.HTTPTransport(uds=str(path))
+        with httpx2.Client(transport=transport, base_url="http://engine", timeout=30) as other:
+            for asked in ({"seed": 5}, {"temperature": 0}):
+                given = {"prompt": "abc", "max_tokens": 12, **asked}
+                assert ids_of(say(other, **given)) == ids_of(say(client, **given))
 
 
 def test_choices_have_seeds_of_their_own(client: httpx2.Client) -> None:

@@ -66,6 +66,9 @@ def up(
     prompts: Annotated[
         Path | None, typer.Option("--prompts", help="Practice on these prompts: text lines or any feedback layout.")
     ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="Speak faster: compile the decode step; needs a C++ compiler.")
+    ] = False,
     recipe: RecipeFile = None,
     seed: Seed = 0,
 ) -> None:
@@ -73,7 +76,8 @@ def up(
     from rewardloop.cli.up import Learning
     from rewardloop.cli.up import up as run
 
-    run(model, data, host, port, database, Console(), None if no_learn else Learning(prompts, recipe, seed))
+    learning = None if no_learn else Learning(prompts, recipe, seed)
+    run(model, data, host, port, database, Console(), learning, compiled=compiled)
 
 
 @app.command()

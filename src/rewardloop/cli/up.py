@@ -47,8 +47,10 @@ def up(
     database: str | None,
     console: Console,
     learning: Learning | None = None,
+    *,
+    compiled: bool = False,
 ) -> None:
-    """Run gateway, engine and, with `learning`, the learner until Ctrl-C.
+    """Run gateway, engine (with a `compiled` step) and, with `learning`, the learner until Ctrl-C.
 
     Raises ConfigError for what the user must mend.
     """
@@ -68,6 +70,7 @@ def up(
                 "rewardloop.loop.processes.engine_server",
                 *("--model", model_source(model), "--name", name, "--socket", engine_socket),
                 *("--threads", threads, "--weights", folder / WEIGHTS),
+                *(("--compiled",) if compiled else ()),
             ),
             thread_environment(threads),
         )

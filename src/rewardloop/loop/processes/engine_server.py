@@ -332,10 +332,14 @@ def make_app(server: EngineServer) -> Starlette:
     )
 
 
-def load_server(model: str, name: str, *, slots: int = SLOTS) -> EngineServer:
-    """The engine for a model folder; with the potential that a run learned beside it, if there is one."""
+def load_server(model: str, name: str, *, slots: int = SLOTS, compiled: bool = False) -> EngineServer:
+    """The engine for a model folder; with the potential that a run learned beside it, if there is one.
+
+    Raises ModelError, and ConfigError where it cannot be `compiled`.
+    """
     given = Reference(load_language_model(model))
-    return EngineServer(given, Engine(given.lm, slots=slots), find_rewarder(given, Path(model)), name)
+    engine = Engine(given.lm, slots=slots, compiled=compiled)
+    return EngineServer(given, engine, find_rewarder(given, Path(model)), name)
 
 
 def find_rewarder(given: Reference, model: Path) -> TokenRewarder:
@@ -353,13 +357,14 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--socket", required=True, type=Path)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compiled", action="store_true", help="compile what lies between the matrix products")
     parser.add_argument("--weights", type=Path, help="registry of versions; the active one is served from the start")
     given = parser.parse_args()
     hold_on()
     set_up_threads(given.threads)
     torch.set_grad_enabled(False)
     try:
-        server = load_server(given.model, given.name)
+        server = load_server(given.model, given.name, compiled=given.compiled)
     except RewardLoopError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the supervisor reads it
         sys.exit(2)
