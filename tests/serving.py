@@ -22,11 +22,11 @@ from starlette.routing import Route
 
 from rewardloop.feedback.log.database import data_url
 from rewardloop.feedback.log.event_log import EventLog
-from rewardloop.serve.access import Role, Scope
 from rewardloop.serve.app import make_app
-from rewardloop.serve.engine_client import EngineClient
+from rewardloop.serve.edge.access import Role, Scope
+from rewardloop.serve.edge.http import LimitedHttp
+from rewardloop.serve.engine.client import EngineClient
 from rewardloop.serve.gateway import Gateway
-from rewardloop.serve.http import LimitedHttp
 
 SETUP = "the secret of the set-up link"
 PASSWORD = "correct horse battery"  # noqa: S105

@@ -12,7 +12,7 @@ from rewardloop.feedback.log.submissions import Submission
 from rewardloop.loop.recipe import Recipe
 from rewardloop.metrics import METRICS
 from rewardloop.optimize.policy_gradient import METHODS
-from rewardloop.serve.access import TABLE
+from rewardloop.serve.edge.access import TABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 

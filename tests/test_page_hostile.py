@@ -15,7 +15,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 import page_driver
 from page_driver import PATIENCE_MS, WATCH, Visit, find_chromium
-from rewardloop.serve.access import Role, Scope
+from rewardloop.serve.edge.access import Role, Scope
 from serving import MODEL, Place, StubEngine, a_place
 from web_mock.payloads import PAYLOADS
 

@@ -12,9 +12,9 @@ from fastapi import APIRouter
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from rewardloop.serve.access import TABLE, Role, Scope, require_complete, routes_of
 from rewardloop.serve.app import ROUTERS
-from rewardloop.serve.socket import router as socket_router
+from rewardloop.serve.edge.access import TABLE, Role, Scope, require_complete, routes_of
+from rewardloop.serve.routes.socket import router as socket_router
 from serving import Place, a_place
 
 PEOPLE = ["nobody", "expired", "system", "stranger", *Role, *Scope]

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from rewardloop.feedback.log.settled import load_completion
-from rewardloop.serve.access import Scope
+from rewardloop.serve.edge.access import Scope
 from serving import MODEL, Place, StubEngine, a_place
 
 ASKED: Any = [{"role": "user", "content": "What does the bun cost?"}]

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from rewardloop.feedback.reading import read_feedback
-from rewardloop.serve.access import Role, Scope
-from rewardloop.serve.disagreements import differ
+from rewardloop.serve.edge.access import Role, Scope
+from rewardloop.serve.state.disagreements import differ
 from serving import Place, StubEngine, a_place
 
 
@@ -357,7 +357,7 @@ def test_what_teaches_most_is_asked_first(tmp_path: Path, monkeypatch: pytest.Mo
             return asked
 
         known = set(work(people[0], 6))
-        monkeypatch.setattr("rewardloop.serve.people.FRESH_S", 0)
+        monkeypatch.setattr("rewardloop.serve.state.people.FRESH_S", 0)
         place.owner.get("/api/annotators")  # measured
         asked = work(people[1], 6)
         purposes = [each.lease.purpose for each in place.gateway.queue.assignments.values()][6:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from rewardloop.serve.http import Gathered
+from rewardloop.serve.edge.http import Gathered
 
 
 class Wire:

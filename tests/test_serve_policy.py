@@ -19,8 +19,8 @@ from rewardloop.loop.live.stage import GatewayStage
 from rewardloop.loop.manifests import active_version, manifest_path, read_manifest
 from rewardloop.loop.processes.engine_server import load_server, make_app
 from rewardloop.loop.weights import publish_version
-from rewardloop.serve.access import Role
-from rewardloop.serve.engine_client import EngineClient
+from rewardloop.serve.edge.access import Role
+from rewardloop.serve.engine.client import EngineClient
 from serving import OPERATORS, Place, StubEngine, a_place
 from tiny_models import save_tiny
 

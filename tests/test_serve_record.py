@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 
-from rewardloop.serve.record import Lines
+from rewardloop.serve.edge.record import Lines
 
 
 class Out(io.StringIO):
@@ -45,7 +45,7 @@ def test_what_is_said_in_the_last_turn_is_written_before_the_end() -> None:
     program = """
 import asyncio
 import structlog
-from rewardloop.serve.record import set_up_logging
+from rewardloop.serve.edge.record import set_up_logging
 
 def work():
     loop.stop()

@@ -12,10 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import status_code_conformance
 
-from rewardloop.serve.access import Scope
+from rewardloop.serve.edge.access import Scope
 from serving import Place, a_place
 
 EXAMPLES = int(os.environ.get("REWARDLOOP_FUZZ", "6"))  # for each operation; the benchmarks take hundreds
+
+pytestmark = [pytest.mark.timeout(0)] if "REWARDLOOP_FUZZ" in os.environ else []
 
 # These end the session that the others need.
 LEFT_OUT = r"^/api/(logout|login|setup|join|me)$"

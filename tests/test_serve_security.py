@@ -14,9 +14,9 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from rewardloop.serve.access import Role, Scope
-from rewardloop.serve.errors import ApiError
-from rewardloop.serve.limits import Limits, Rate
+from rewardloop.serve.edge.access import Role, Scope
+from rewardloop.serve.edge.errors import ApiError
+from rewardloop.serve.edge.limits import Limits, Rate
 from serving import MODEL, PASSWORD, SETUP, Place, a_place
 
 RATING: Any = {"kind": "rating", "value": 4, "target": {"completion_id": "c-1"}}

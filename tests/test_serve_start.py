@@ -7,7 +7,7 @@ import sys
 
 from argon2 import extract_parameters
 
-from rewardloop.serve.passwords import HASHER, NOBODY
+from rewardloop.serve.state.passwords import HASHER, NOBODY
 
 
 def test_the_gateway_starts_without_what_is_slow_to_import() -> None:

@@ -22,8 +22,8 @@ from rewardloop.feedback.log.events import NewEvent
 from rewardloop.loop.manifests import WEIGHTS, is_intact
 from rewardloop.loop.processes.operator_file import Operator, read_operator
 from rewardloop.loop.processes.supervisor import data_directory
-from rewardloop.serve.access import Caller
-from rewardloop.serve.policy import (
+from rewardloop.serve.edge.access import Caller
+from rewardloop.serve.state.policy import (
     PAUSED,
     RESUMED,
     Policy,

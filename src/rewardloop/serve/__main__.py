@@ -19,11 +19,11 @@ from rewardloop.feedback.log.database import data_url
 from rewardloop.feedback.log.event_log import EventLog
 from rewardloop.loop.processes.lifeline import hold_on
 from rewardloop.serve.app import make_app
-from rewardloop.serve.engine_client import EngineClient
+from rewardloop.serve.edge.http import LimitedHttp
+from rewardloop.serve.edge.record import set_up_logging
+from rewardloop.serve.engine.client import EngineClient
 from rewardloop.serve.gateway import Gateway
-from rewardloop.serve.http import LimitedHttp
-from rewardloop.serve.policy import LEARNER
-from rewardloop.serve.record import set_up_logging
+from rewardloop.serve.state.policy import LEARNER
 
 # How long the event loop and the thread that writes the log keep each other from the interpreter. Each statement of
 # SQLite and each system call gives it up; to get it back takes this long while the other is busy. With the usual 5 ms

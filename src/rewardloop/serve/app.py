@@ -11,47 +11,47 @@ from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp
 
 import rewardloop
-from rewardloop.serve import (
-    account_routes,
-    annotator_routes,
+from rewardloop.serve.edge.access import require_complete
+from rewardloop.serve.edge.errors import ErrorEnvelope, install_error_handlers
+from rewardloop.serve.edge.shell import Shell
+from rewardloop.serve.gateway import Gateway, admitted
+from rewardloop.serve.routes import (
+    accounts,
+    annotators,
     conversations,
     dashboard,
-    data_routes,
-    feedback_routes,
+    data,
+    feedback,
     health,
-    openai_routes,
+    openai,
     page,
-    policy_routes,
-    queue_routes,
-    settings_routes,
+    policy,
+    queue,
+    settings,
     socket,
-    transfer_routes,
-    verdict_routes,
+    transfer,
+    verdicts,
 )
-from rewardloop.serve.access import require_complete
-from rewardloop.serve.activating import keep_up
-from rewardloop.serve.errors import ErrorEnvelope, install_error_handlers
-from rewardloop.serve.gateway import Gateway, admitted
-from rewardloop.serve.ingest import Ingest
-from rewardloop.serve.kitchen import Kitchen
-from rewardloop.serve.shell import Shell
+from rewardloop.serve.routes.ingest import Ingest
+from rewardloop.serve.work.activating import keep_up
+from rewardloop.serve.work.kitchen import Kitchen
 
 # Routes are tried in this order: what is asked most comes first. The page's catch-all is last: whatever is not an
 # address of the interface is a place in the page.
 ROUTERS: Final = (
-    feedback_routes.router,
-    openai_routes.router,
+    feedback.router,
+    openai.router,
     health.router,
-    account_routes.router,
+    accounts.router,
     conversations.router,
-    queue_routes.router,
-    verdict_routes.router,
-    annotator_routes.router,
+    queue.router,
+    verdicts.router,
+    annotators.router,
     dashboard.router,
-    data_routes.router,
-    transfer_routes.router,
-    settings_routes.router,
-    policy_routes.router,
+    data.router,
+    transfer.router,
+    settings.router,
+    policy.router,
     page.router,
 )
 _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {

@@ -17,20 +17,20 @@ from rewardloop.feedback.log.event_log import EventLog
 from rewardloop.feedback.log.events import KINDS, Appended, Event, NewEvent, stored_event
 from rewardloop.feedback.log.writer import Writer
 from rewardloop.loop.manifests import WEIGHTS
-from rewardloop.serve.access import NOBODY, Caller, access_of, authorize
-from rewardloop.serve.accounts import KEY_PREFIX, Accounts
-from rewardloop.serve.engine_client import EngineClient
-from rewardloop.serve.errors import ApiError
-from rewardloop.serve.hub import Hub
-from rewardloop.serve.landing import Landing
-from rewardloop.serve.limits import Limits
-from rewardloop.serve.passwords import Passwords
-from rewardloop.serve.people import People
-from rewardloop.serve.policy import Policy
-from rewardloop.serve.preferences import Preferences
-from rewardloop.serve.queue import Queue
-from rewardloop.serve.telemetry import Telemetry
-from rewardloop.serve.tickets import TICKET_PREFIX, Tickets
+from rewardloop.serve.edge.access import NOBODY, Caller, access_of, authorize
+from rewardloop.serve.edge.errors import ApiError
+from rewardloop.serve.edge.limits import Limits
+from rewardloop.serve.edge.telemetry import Telemetry
+from rewardloop.serve.engine.client import EngineClient
+from rewardloop.serve.state.accounts import KEY_PREFIX, Accounts
+from rewardloop.serve.state.hub import Hub
+from rewardloop.serve.state.landing import Landing
+from rewardloop.serve.state.passwords import Passwords
+from rewardloop.serve.state.people import People
+from rewardloop.serve.state.policy import Policy
+from rewardloop.serve.state.preferences import Preferences
+from rewardloop.serve.state.queue import Queue
+from rewardloop.serve.state.tickets import TICKET_PREFIX, Tickets
 
 COOKIE: Final = "rewardloop_session"
 KEPT_KINDS: Final = (

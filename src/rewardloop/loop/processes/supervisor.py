@@ -199,13 +199,15 @@ def socket_folder() -> Iterator[Path]:
 
 
 def thread_environment(threads: int) -> dict[str, str]:
-    """What a child's numerical libraries read when they are imported: so many threads, asleep when idle.
+    """What a child's numerical libraries read when they are imported: so many threads, asleep when idle, few kernels.
 
     Threads of all children together never exceed the cores: spinning ones of a descheduled process make serving fifty
-    times slower.
+    times slower. oneDNN and PyTorch's layer above it each keep a kernel for every shape of a matrix product, a
+    thousand unless told otherwise; with texts of all lengths a learner grew by a gigabyte, and was no faster for it.
     """
     counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-    return {**counts, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    kernels = {"LRU_CACHE_CAPACITY": "32", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
+    return {**counts, **kernels, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def python(module: str, *arguments: object) -> tuple[str, ...]:

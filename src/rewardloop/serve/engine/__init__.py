@@ -1,0 +1,1 @@
+"""The engine, as the gateway sees it."""

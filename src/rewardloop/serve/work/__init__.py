@@ -1,0 +1,1 @@
+"""What several routes do with gateway and engine."""
