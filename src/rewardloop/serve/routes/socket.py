@@ -139,9 +139,13 @@ async def _send(ws: WebSocket, tab: Tab) -> None:
 
 async def _receive(ws: WebSocket, gateway: Gateway, caller: Caller, tab: Tab) -> None:
     """Take one message, do what it says, acknowledge it."""
-    text = await ws.receive_text()
+    received = await ws.receive()
+    if received["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(received.get("code", 1000))
     number: Any = None
     try:
+        if (text := received.get("text")) is None:
+            raise ApiError(400, "bytes were sent; send JSON as text", code="invalid_json")
         if len(text) > LONGEST_MESSAGE:
             raise ApiError(413, "the message is larger than 1 MiB", code="too_large")
         message = _parse(text)
