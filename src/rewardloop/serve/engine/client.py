@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -198,7 +199,13 @@ def _tokens(choice: Mapping[str, Any]) -> tuple[Spoken, ...]:
         entries = told.get("content") or []
     versions = choice.get("weight_versions") or [0] * len(ids)
     return tuple(
-        Spoken(token_id, entry["token"], entry["logprob"], version, tuple(entry["top_logprobs"]))
+        Spoken(
+            _whole(token_id),
+            _text(entry["token"]),
+            _number(entry["logprob"]),
+            _whole(version),
+            tuple(entry["top_logprobs"]),
+        )
         for token_id, entry, version in zip(ids, entries, versions, strict=True)
     )
 
@@ -210,10 +217,10 @@ def _alternative(token: str, logprob: float) -> dict[str, Any]:
 def _read(document: Mapping[str, Any]) -> list[Said]:
     said: list[Said] = []
     if (prompt_ids := _prompt_ids(document)) is not None:
-        said.append(Opening(tuple(prompt_ids), document.get("reward_version")))
+        said.append(Opening(tuple(map(_whole, prompt_ids)), _maybe_text(document.get("reward_version"))))
     said += [_piece(choice) for choice in document["choices"]]
     if (usage := document.get("usage")) is not None and not document["choices"]:
-        said.append(Closing(usage["prompt_tokens"], usage["completion_tokens"]))
+        said.append(Closing(_whole(usage["prompt_tokens"]), _whole(usage["completion_tokens"])))
     return said
 
 
@@ -228,8 +235,34 @@ def _prompt_ids(document: Mapping[str, Any]) -> list[int] | None:
 
 def _piece(choice: Mapping[str, Any]) -> Piece:
     text = choice["delta"].get("content") if "delta" in choice else choice["text"]
-    rewards = tuple(choice.get("token_rewards") or ())
-    return Piece(choice["index"], text or "", _tokens(choice), rewards, choice.get("finish_reason"))
+    rewards = tuple(map(_number, choice.get("token_rewards") or ()))
+    reason = _maybe_text(choice.get("finish_reason"))
+    return Piece(_whole(choice["index"]), _maybe_text(text) or "", _tokens(choice), rewards, reason)
+
+
+# By hand, because they run for every token. What they raise is what a document raises that is built otherwise.
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**31:
+        raise ValueError(f"{value!r} is not a number of the engine's")
+    return value
+
+
+def _number(value: Any) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{value!r} is not finite")
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value
+
+
+def _maybe_text(value: Any) -> str | None:
+    return None if value is None else _text(value)
 
 
 def _message(status: int, body: bytes) -> str:
@@ -250,6 +283,10 @@ def _refusal(status: int, body: bytes, headers: Mapping[str, str]) -> ApiError:
     return ApiError(503, message, code="engine_failed", headers={"retry-after": "1"})
 
 
+# what a document raises that is not built as an engine builds it
+_NOT_UNDERSTOOD: Final = ValueError | KeyError | TypeError | AttributeError | IndexError
+
+
 class _unreachable_is_503:  # noqa: N801 - reads as a sentence where it is used
     """What goes wrong between gateway and engine is one clear error."""
 
@@ -257,7 +294,7 @@ class _unreachable_is_503:  # noqa: N801 - reads as a sentence where it is used
         return None
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, httpx2.HTTPError | OSError | ValueError | KeyError):
+        if isinstance(error, httpx2.HTTPError | OSError | _NOT_UNDERSTOOD):
             kind = EngineDownError if isinstance(error, httpx2.ConnectError) else ApiError
             raise kind(
                 503,

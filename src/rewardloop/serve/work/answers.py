@@ -17,6 +17,7 @@ import numpy as np
 from rewardloop.feedback.log.arrays import Sampled, pack
 from rewardloop.feedback.log.events import NewEvent
 from rewardloop.serve.edge.access import Caller
+from rewardloop.serve.edge.errors import ApiError
 from rewardloop.serve.engine.client import Closing, Opening, Piece, Said, Spoken
 from rewardloop.serve.gateway import Gateway
 
@@ -134,6 +135,8 @@ async def _pieces(gateway: Gateway, caller: Caller, answer: Answer, said: AsyncI
                 if each.tokens:
                     telemetry.weight_version.set(each.tokens[-1].version)
                 at = now
+                if each.index >= len(answer.choices):
+                    raise ApiError(503, "the engine speaks of a choice that nobody asked for", code="engine_failed")
                 answer.choices[each.index].add(each)
                 if each.finish_reason is not None and answer.question.stored:
                     await gateway.append(_finished(caller, answer, each.index, each.finish_reason))
