@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from rewardloop.environment import FEW_KERNELS
 from rewardloop.errors import ConfigError
 from rewardloop.loop.processes.supervisor import Program, Supervisor, data_directory, thread_environment
 
@@ -134,3 +135,4 @@ def test_idle_threads_sleep() -> None:
     environment = thread_environment(1)
     assert environment["OMP_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == "1"
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert FEW_KERNELS.items() <= environment.items()

@@ -14,11 +14,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from rewardloop.environment import FEW_KERNELS
 from rewardloop.errors import ConfigError, RewardLoopError
 
 # Numerical libraries read these once, when they are first imported; idle threads must sleep, not spin.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+for _name, _value in {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", **FEW_KERNELS}.items():
+    os.environ.setdefault(_name, _value)
 # The network is used only where the user names a model that is not on this disk.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 

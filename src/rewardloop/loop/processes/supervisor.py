@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
+from rewardloop.environment import FEW_KERNELS
 from rewardloop.errors import ConfigError, StoreError
 from rewardloop.loop.processes.lifeline import VARIABLE as LIFELINE
 
@@ -202,12 +203,10 @@ def thread_environment(threads: int) -> dict[str, str]:
     """What a child's numerical libraries read when they are imported: so many threads, asleep when idle, few kernels.
 
     Threads of all children together never exceed the cores: spinning ones of a descheduled process make serving fifty
-    times slower. oneDNN and PyTorch's layer above it each keep a kernel for every shape of a matrix product, a
-    thousand unless told otherwise; with texts of all lengths a learner grew by a gigabyte, and was no faster for it.
+    times slower.
     """
     counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-    kernels = {"LRU_CACHE_CAPACITY": "32", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
-    return {**counts, **kernels, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    return {**counts, **FEW_KERNELS, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def python(module: str, *arguments: object) -> tuple[str, ...]:
