@@ -96,9 +96,11 @@ export function Models() {
               <Empty title={t("models.empty")} text={t("models.empty_text")} />
             )}
             {(older.value ?? { next }).next != null && (
-              <button type="button" class="quiet" onClick={() => more((older.value ?? { next }).next!)}>
-                {t("models.older")}
-              </button>
+              <div class="row center after-vote">
+                <button type="button" class="quiet" onClick={() => more((older.value ?? { next }).next!)}>
+                  {t("models.older")}
+                </button>
+              </div>
             )}
           </>
         )}
