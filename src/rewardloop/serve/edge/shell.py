@@ -163,16 +163,21 @@ async def _whole(scope: Scope, receive: Receive) -> Receive:
         more = message.get("more_body", False)
         if len(body) > MOST_BODY:
             raise _too_large(scope)
+    return beginning_with({"type": "http.request", "body": body, "more_body": False}, receive)
+
+
+def beginning_with(first: Message, rest: Receive) -> Receive:
+    """What gives `first` and then goes on with `rest`."""
     given = False
 
-    async def again() -> Message:
+    async def receive() -> Message:
         nonlocal given
         if given:
-            return await receive()
+            return await rest()
         given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return first
 
-    return again
+    return receive
 
 
 def _most(scope: Scope) -> int:

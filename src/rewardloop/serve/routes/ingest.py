@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rewardloop.feedback.log.submissions import Submission
 from rewardloop.serve.edge.access import access_of, authorize
+from rewardloop.serve.edge.shell import beginning_with
 from rewardloop.serve.gateway import Gateway
 from rewardloop.serve.routes.feedback import Judged, store
 
@@ -48,7 +49,7 @@ class Ingest:
         key = connection.headers.get("idempotency-key")
         given = _sound(first)
         if given is None or not (key is None or 1 <= len(key) <= LONGEST_KEY):
-            await self._app(scope, _beginning_with(first, receive), send)
+            await self._app(scope, beginning_with(first, receive), send)
             return
         scope["route"] = _FEEDBACK
         caller = self._gateway.identify(connection)
@@ -65,16 +66,3 @@ def _sound(message: Message) -> Submission | None:
         return _JUDGED.validate_json(message["body"])
     except ValidationError:
         return None
-
-
-def _beginning_with(first: Message, rest: Receive) -> Receive:
-    given = False
-
-    async def receive() -> Message:
-        nonlocal given
-        if given:
-            return await rest()
-        given = True
-        return first
-
-    return receive
