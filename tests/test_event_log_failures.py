@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sqlite3
@@ -88,6 +89,62 @@ def test_a_failing_sync_acknowledges_nothing_and_is_got_over(tmp_path: Path, mon
         assert log.read() == []
         assert writer.submit([said("c1", key="0")]).result(timeout=60)[0].seq == 1
     log.close()
+
+
+FAILING_SYNC = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+static int attempt(const char *name, int file) {
+    if (access(getenv("SYNC_FAILS"), F_OK) == 0) { errno = EIO; return -1; }
+    return ((int (*)(int))dlsym(RTLD_NEXT, name))(file);
+}
+int fsync(int file) { return attempt("fsync", file); }
+int fdatasync(int file) { return attempt("fdatasync", file); }
+"""
+AMONG_FAILING_SYNCS = """
+import os, sys
+from pathlib import Path
+from log_events import said
+from rewardloop.errors import StoreError
+from rewardloop.feedback.log.database import data_url
+from rewardloop.feedback.log.event_log import EventLog
+from rewardloop.feedback.log.writer import Writer
+
+flag = Path(os.environ["SYNC_FAILS"])
+with EventLog(data_url(Path(sys.argv[1]))) as log, Writer(log) as writer:
+    for turn in range(12):
+        flag.touch() if turn % 4 > 1 else flag.unlink(missing_ok=True)
+        try:
+            (stored,) = writer.submit([said("c1", key=str(turn))]).result(timeout=60)
+            print("acknowledged", turn, stored.seq)
+        except StoreError as error:
+            print("refused", turn, type(error).__name__, len(log.read()))
+    flag.unlink(missing_ok=True)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="LD_PRELOAD is of Linux")
+def test_what_the_kernel_fails_to_sync_is_not_acknowledged(tmp_path: Path) -> None:
+    """Not a patched library: the system calls themselves fail, for SQLite as for everybody."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    source, shim, data = tmp_path / "sync.c", tmp_path / "sync.so", tmp_path / "data"
+    source.write_text(FAILING_SYNC)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(shim), str(source), "-ldl"], check=True)
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    failing = {"LD_PRELOAD": str(shim), "SYNC_FAILS": str(tmp_path / "fails"), "PYTHONPATH": paths}
+    command = [sys.executable, "-c", AMONG_FAILING_SYNCS, str(data)]
+    run = subprocess.run(command, env=os.environ | failing, capture_output=True, text=True, check=True)
+    said_of = [line.split() for line in run.stdout.splitlines()]
+    assert [words[0] for words in said_of] == ["acknowledged", "acknowledged", "refused", "refused"] * 3
+    assert {words[2] for words in said_of if words[0] == "refused"} == {"StoreUnavailableError"}
+    with EventLog(data_url(data)) as log:
+        stored = {event.idem_key: event.seq for event in log.read()}
+    assert stored == {words[1]: int(words[2]) for words in said_of if words[0] == "acknowledged"}
 
 
 def test_a_mistake_of_ours_fails_the_callers_and_the_writer_goes_on(

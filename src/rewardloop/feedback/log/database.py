@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text, update
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from rewardloop.errors import ConfigError, StoreError
 from rewardloop.feedback.log.failures import StoreUnavailableError, translated
+from rewardloop.feedback.log.schema import applied
 
 FILE_NAME: Final = "rewardloop.db"
 READERS: Final = 8  # connections kept open for reading
@@ -92,6 +93,19 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN")
 
 
+def _forget_tail(engine: Engine) -> None:
+    """Write over what a commit has left in the write-ahead log that failed when it was synced.
+
+    It is whole there but for the sync: whoever opened the file next would find it, though its writer was told that
+    nothing was stored. The next transaction goes to the same place, this one before anybody opens it.
+    """
+    try:
+        with engine.begin() as connection:
+            connection.execute(update(applied).values(applied_seq=applied.c.applied_seq))
+    except DBAPIError:  # not synced either, or not written: what counts is that the other one is gone
+        engine.dispose()
+
+
 class WriteLock:
     """A lock file beside the database, held while one process may write. Given back when the process dies."""
 
@@ -162,6 +176,8 @@ def writing(engine: Engine) -> Iterator[Connection]:
                 yield connection
         except DBAPIError:
             engine.dispose()  # whatever state the connection is in, the next one is new
+            if engine.dialect.name == "sqlite":
+                _forget_tail(engine)
             raise
 
 
