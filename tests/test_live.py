@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from live_town import QUICK, LogStage, Town
+from live_town import QUICK, LogStage, Town, stored
 from rewardloop.errors import StoreError
 from rewardloop.feedback.log.events import NewEvent, stored_event
 from rewardloop.feedback.splits import judgment_topic
@@ -20,7 +20,7 @@ from rewardloop.loop.live import comparison
 from rewardloop.loop.live import learner as learner_module
 from rewardloop.loop.live.comparison import Compared
 from rewardloop.loop.live.decisions import Decisions
-from rewardloop.loop.live.gate import NOTHING_WON, Look, harms, is_worse, judge_candidate
+from rewardloop.loop.live.gate import NOTHING_WON, Look, harms, is_worse, judge_candidate, people_turn_away
 from rewardloop.loop.live.learner import LiveLearner
 from rewardloop.loop.live.memory import Memory, is_canary, is_watched, joinable, replayed
 from rewardloop.loop.live.prompts import PromptPool
@@ -30,7 +30,7 @@ from rewardloop.loop.rewards import LearnedReward
 from rewardloop.loop.weights import open_part, publish_version
 from rewardloop.reward.fitting import LinearHeads
 from rewardloop.reward.model import RewardModel
-from rewardloop.types import THUMB, Edit, Feedback, Preference, Ranking, Rating
+from rewardloop.types import THUMB, Edit, Feedback, Preference, Ranking, Rating, Scale
 
 
 @pytest.fixture(autouse=True)
@@ -309,6 +309,57 @@ def test_the_kill_switch_sees_harm_and_leaves_equals_alone() -> None:
 
 
 # ---------------------------------------------------------------- decisions
+
+
+def thumbs(rng: np.random.Generator, up: float, count: int) -> list[tuple[Scale, int]]:
+    return [(THUMB, int(value)) for value in rng.random(count) < up]
+
+
+def test_people_who_like_it_less_are_heard_and_equals_left_alone() -> None:
+    rng = np.random.default_rng(0)
+    alarms = [people_turn_away(thumbs(rng, 0.7, 60), thumbs(rng, 0.7, 200)) for _ in range(1000)]
+    assert np.mean(alarms) <= 0.01 + 3 * np.sqrt(0.01 * 0.99 / 1000)  # the level of the kill switch
+    found = [people_turn_away(thumbs(rng, 0.2, 40), thumbs(rng, 0.8, 200)) for _ in range(100)]
+    assert np.mean(found) > 0.9
+    assert not any(people_turn_away(thumbs(rng, 0.9, 40), thumbs(rng, 0.3, 200)) for _ in range(100))
+    stars = [(Scale(), 1)] * 40
+    assert not people_turn_away(stars, thumbs(rng, 1.0, 200))  # another scale says nothing
+    assert people_turn_away(stars, [(Scale(), 5)] * 30)
+    assert not people_turn_away([], stars)
+
+
+def test_opinions_are_of_what_a_version_alone_has_said(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    person = town.people[0]
+    for version in (0, 7):
+        said = town.answer(town.prompts[version])
+        mixed = [(said[0][0] + "m", replace(said[0][1], weight_versions_T=np.arange(len(said[0][1].token_ids))))]
+        town.log.append(list(stored(*mixed[0])))
+        for kind in ("thumb", "edit"):
+            town.judge(person, kind, said)
+            town.judge(person, kind, mixed)
+    memory = Memory(town.log, settling_s=0.0)
+    memory.listen(0.0)
+    assert len(memory) == 8
+    assert [scale for scale, _ in memory.opinions(0)] == [THUMB, THUMB]
+    assert memory.opinions(1) == []
+
+
+def test_a_version_that_people_like_less_is_rolled_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The judge sees nothing wrong with it."""
+    town = Town(tmp_path)
+    learner = town.learner()
+    for version in (1, 2):
+        town.stage.activate(version, "gate")
+    learner.decisions, learner.newest = town.stage.decided(), 2
+    rng = np.random.default_rng(0)
+    said = {1: thumbs(rng, 0.9, 60), 2: thumbs(rng, 0.1, 40)}
+    monkeypatch.setattr(learner.memory, "opinions", said.__getitem__)
+    same = look(0.0, 0)
+    learner._look_after(Compared(same, same, same, same, 0.0))
+    (back,) = town.stage.events("policy.rolled_back")
+    assert (back["version"], back["from"], back["reason"]) == (1, 2, "people")
+    assert town.stage.events("policy.alarm")[-1]["name"] == "harm"
 
 
 def test_decisions_follow_the_log() -> None:

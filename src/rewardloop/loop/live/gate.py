@@ -7,6 +7,7 @@ staked on the next, as long as the active version stays: several small steps add
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,6 +17,7 @@ import numpy as np
 from rewardloop.evaluate.convergence import KL_BUDGET
 from rewardloop.evaluate.defects import is_inferior
 from rewardloop.evaluate.winrate import BETS, e_process, log_wealth, win_outcomes, win_rate_interval
+from rewardloop.types import Scale
 
 PROMOTION_ALPHA: Final = 0.05
 KILL_ALPHA: Final = 0.01
@@ -25,6 +27,9 @@ HARMFUL: Final = frozenset(
     {"not_finite", "length", "repetition", "disagreement", "kl", "loses", "wrong_facts", "topic_drift", "rudeness"}
 )  # reasons to go back to what is served; a version that is only not better yet is learned on from
 MOST_DISAGREEMENT: Final = 3.0  # of the reward's ensemble, as a multiple of that on the first version's answers
+
+
+Opinion = tuple[Scale, int]  # a rating, and the scale that it is on
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +118,21 @@ def is_worse(active: Look, before: Look) -> bool:
     """Whether the evidence says that `active` loses to the version before it, at the level of the kill switch."""
     outcomes_B = win_outcomes(before.judged_B, active.judged_B)
     return bool(e_process(outcomes_B).max() >= 1 / KILL_ALPHA)
+
+
+def people_turn_away(active: Sequence[Opinion], before: Sequence[Opinion]) -> bool:
+    """Whether what people say of the active version is evidence that they liked the one before better.
+
+    Each opinion of the active version meets one of the version before on the same scale, the newest first, which were
+    given under the most similar circumstances; the level is that of the kill switch, at every look together.
+    """
+    waiting: dict[Scale, list[int]] = defaultdict(list)
+    for scale, value in before:
+        waiting[scale].append(value)
+    pairs_N2 = np.array([(waiting[scale].pop(), value) for scale, value in active if waiting[scale]], dtype=np.float64)
+    if not len(pairs_N2):
+        return False
+    return bool(e_process(win_outcomes(pairs_N2[:, 0], pairs_N2[:, 1])).max() >= 1 / KILL_ALPHA)
 
 
 def is_decided(candidate: Look, active: Look, wealth: Sequence[float] = NOTHING_WON) -> bool:

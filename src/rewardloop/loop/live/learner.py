@@ -31,7 +31,7 @@ from rewardloop.loop.journal import above
 from rewardloop.loop.learner import Learner
 from rewardloop.loop.live.comparison import Compared, Judges, compare_versions, seen, speaking_as
 from rewardloop.loop.live.decisions import POLICY_EVENTS, Decisions
-from rewardloop.loop.live.gate import HARMFUL, harms, is_worse, judge_candidate
+from rewardloop.loop.live.gate import HARMFUL, harms, is_worse, judge_candidate, people_turn_away
 from rewardloop.loop.live.memory import Memory, joinable
 from rewardloop.loop.live.prompts import PromptPool
 from rewardloop.loop.live.refit import CarefulReward
@@ -333,6 +333,8 @@ class LiveLearner:
         harm = harms(found.active, found.before, found.first)
         if is_worse(found.active, found.before):
             harm.append("worse")
+        if people_turn_away(self.memory.opinions(serving), self.memory.opinions(self.decisions.before)):
+            harm.append("people")
         if not harm:
             return
         self._alarm("harm", f"Version {serving} does harm: {', '.join(harm)}.", seen(found.active))

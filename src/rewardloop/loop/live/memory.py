@@ -17,7 +17,7 @@ import numpy as np
 from rewardloop.feedback.log.event_log import LogReader
 from rewardloop.feedback.log.settled import SETTLING_S, SettledFeedback, settled_feedback
 from rewardloop.feedback.splits import judgment_topic, topic_of
-from rewardloop.types import Completion, Feedback, Prompt
+from rewardloop.types import Completion, Feedback, Prompt, Rating, Scale
 
 WATCHED: Final = 4  # one topic in so many
 CANARIES: Final = 5  # one prompt in so many is never trained on
@@ -70,6 +70,14 @@ class Memory:
     def watched(self) -> list[Feedback]:
         """Judgments that only the judge learns from."""
         return [item.feedback for item in self._counted() if is_watched(item.feedback)]
+
+    def opinions(self, version: int) -> list[tuple[Scale, int]]:
+        """Overall ratings of answers that this version alone has spoken, in order."""
+        return [
+            (item.feedback.scale, item.feedback.value)
+            for item in self._counted()
+            if isinstance(item.feedback, Rating) and item.feedback.criterion == "overall" and _spoke(version, item)
+        ]
 
     def trained_on(
         self, fresh: Sequence[SettledFeedback], rng: np.random.Generator
@@ -126,6 +134,11 @@ def joinable(heard: Sequence[SettledFeedback], temperature: float, oldest: int) 
         if fresh and stored.plain and said.finish_reason in ("stop", "length"):
             found.setdefault((stored.completion_id, stored.choice), said)
     return list(found.values())
+
+
+def _spoke(version: int, item: SettledFeedback) -> bool:
+    """Whether this version alone has spoken what was judged."""
+    return all(set(stored.completion.weight_versions_T.tolist()) == {version} for stored in item.completions)
 
 
 def is_watched(judgment: Feedback) -> bool:
