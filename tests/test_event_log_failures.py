@@ -20,9 +20,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from log_events import derived, finished, said, started
+from postgres_server import Server
 from rewardloop.errors import ConfigError, StoreError
 from rewardloop.feedback.log import event_log, migrating
-from rewardloop.feedback.log.database import data_url, is_sqlite, reading
+from rewardloop.feedback.log.database import ServingLock, data_url, is_sqlite, reading
 from rewardloop.feedback.log.event_log import EventLog, LogReader
 from rewardloop.feedback.log.failures import StoreDamagedError, StoreFullError, StoreUnavailableError
 from rewardloop.feedback.log.schema import HEAD, metadata
@@ -202,6 +203,16 @@ def test_only_one_process_writes_and_others_read(tmp_path: Path) -> None:
                 connection.exec_driver_sql("DELETE FROM event")
     with EventLog(url) as log:  # the lock was given back
         assert log.last_seq() == 1
+
+
+def test_one_gateway_serves_a_postgresql_database(postgres: Server) -> None:
+    url = postgres.new_database()
+    first = ServingLock(url)
+    with pytest.raises(StoreError, match="another gateway"):
+        ServingLock(url, patience_s=0.3)
+    ServingLock(postgres.new_database()).release()  # of another database
+    first.release()
+    ServingLock(url, patience_s=5).release()
 
 
 def test_commits_reach_the_disk(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import NoReturn
 import uvicorn
 
 from rewardloop.errors import RewardLoopError
-from rewardloop.feedback.log.database import data_url
+from rewardloop.feedback.log.database import ServingLock, data_url, is_sqlite
 from rewardloop.feedback.log.event_log import EventLog
 from rewardloop.loop.processes.lifeline import hold_on
 from rewardloop.serve.app import make_app
@@ -39,8 +39,10 @@ def main() -> None:
     hold_on()
     sys.setswitchinterval(SWITCH_S)
     set_up_logging()
+    database = given.database or data_url(given.data)
     try:
-        log = EventLog(given.database or data_url(given.data))
+        log = EventLog(database)
+        serving = None if is_sqlite(database) else ServingLock(database)
     except RewardLoopError as error:
         _fail(str(error))
     engine = EngineClient(socket=given.engine_socket, url=given.engine_url)
@@ -69,6 +71,8 @@ def main() -> None:
         timeout_graceful_shutdown=3,
         ws_max_size=1 << 20,
     )
+    if serving is not None:
+        serving.release()
 
 
 def _fail(message: str) -> NoReturn:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text, update
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
 from rewardloop.errors import ConfigError, StoreError
 from rewardloop.feedback.log.failures import StoreUnavailableError, translated
@@ -26,6 +27,7 @@ FILE_NAME: Final = "rewardloop.db"
 READERS: Final = 8  # connections kept open for reading
 BUSY_S: Final = 5.0  # how long a reader waits for a lock
 APPEND_LOCK: Final = 0x7265776C  # PostgreSQL's advisory lock of appends; any number that nobody else takes
+SERVING_LOCK: Final = APPEND_LOCK + 1  # and that of the gateway
 CHANNEL: Final = "rewardloop_event"
 
 
@@ -144,6 +146,33 @@ def open_postgresql(url: str, **options: Any) -> Engine:
         return create_engine(found, pool_pre_ping=True, **options)
     except (ImportError, NoSuchModuleError) as error:
         raise ConfigError("PostgreSQL needs its driver: pip install 'rewardloop[postgres]'") from error
+
+
+class ServingLock:
+    """Held by the gateway that serves a PostgreSQL database, for as long as its connection is open.
+
+    What a gateway keeps in memory follows its own appends only: a second one would let people in whom the first has
+    sent away.
+    """
+
+    def __init__(self, url: str, patience_s: float = BUSY_S) -> None:
+        """Raises StoreError when another gateway has it; one that was just killed may have it for a moment."""
+        engine = open_postgresql(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        with translated(url):
+            self._connection = engine.connect()
+        end = time.monotonic() + patience_s
+        while not self._try():
+            if time.monotonic() > end:
+                self.release()
+                raise StoreError("another gateway serves this database; stop it, or name another database")
+            time.sleep(0.1)
+
+    def _try(self) -> bool:
+        with translated("PostgreSQL"):
+            return bool(self._connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": SERVING_LOCK}))
+
+    def release(self) -> None:
+        self._connection.close()
 
 
 # ---------------------------------------------------------------- both
