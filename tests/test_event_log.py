@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import wait
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -350,3 +353,12 @@ def test_several_writers_of_one_postgresql_take_turns_and_a_reader_misses_nothin
         for thread in threads:
             thread.join()
     assert seen == list(range(1, 121))
+
+
+@pytest.mark.parametrize("body", [{}, {"b": [1, None, 2.5], "a": {"字": "é\n"}}, {"text": 'a "quote"'}])
+def test_the_hash_of_a_payload_is_of_everything_that_makes_requests_the_same(body: dict[str, Any]) -> None:
+    """As earlier versions computed it: a request that is repeated after an update must not look like another one."""
+    given = NewEvent(kind="feedback.created", actor_id="a", actor_kind="user", target_id="é", body=body, arrays=b"xy")
+    parts = ["feedback.created", "é", None, None, body]
+    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    assert given.payload_hash == hashlib.sha256(text.encode() + b"xy").hexdigest()
