@@ -158,7 +158,8 @@ class ServingLock:
     def __init__(self, url: str, patience_s: float = BUSY_S) -> None:
         """Raises StoreError when another gateway has it; one that was just killed may have it for a moment."""
         engine = open_postgresql(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-        with translated(url):
+        self._name = str(engine.url.database)  # of the URL nothing else is said: it may hold a password
+        with translated(self._name):
             self._connection = engine.connect()
         end = time.monotonic() + patience_s
         while not self._try():
@@ -168,7 +169,7 @@ class ServingLock:
             time.sleep(0.1)
 
     def _try(self) -> bool:
-        with translated("PostgreSQL"):
+        with translated(self._name):
             return bool(self._connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": SERVING_LOCK}))
 
     def release(self) -> None:

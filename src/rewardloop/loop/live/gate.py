@@ -124,7 +124,8 @@ def people_turn_away(active: Sequence[Opinion], before: Sequence[Opinion]) -> bo
     """Whether what people say of the active version is evidence that they liked the one before better.
 
     Each opinion of the active version meets one of the version before on the same scale, the newest first, which were
-    given under the most similar circumstances; the level is that of the kill switch, at every look together.
+    given under the most similar circumstances. The level is that of the kill switch, at every look together as long as
+    nobody rates the version before anew: a late opinion of it changes who meets whom.
     """
     waiting: dict[Scale, list[int]] = defaultdict(list)
     for scale, value in before:
