@@ -150,7 +150,7 @@ _CHANCE: Final = random.Random()  # seeded by the system; to ask the system each
 
 
 def new_id(now_s: float | None = None) -> str:
-    """A UUID of version 7 (RFC 9562, section 5.7): milliseconds since 1970, then 74 random bits. A name, not a secret."""
+    """A UUID of version 7 (RFC 9562, section 5.7): milliseconds since 1970, then 74 random bits; no secret."""
     milliseconds = int((time.time() if now_s is None else now_s) * 1000)
     number = (milliseconds << 80) | _CHANCE.getrandbits(80)
     number = (number & ~(0xF << 76)) | (0x7 << 76)
