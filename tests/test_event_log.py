@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import wait
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -145,6 +147,14 @@ def test_the_same_key_with_another_body_is_a_conflict_and_nothing_of_that_append
     assert [one.seq for one in (*good, *fine)] == [3, 4]
 
 
+def test_more_keys_in_one_commit_than_a_statement_takes_parameters(log: EventLog) -> None:
+    groups = [[said("c1", key=f"{group}/{at}") for at in range(100)] for group in range(170)]
+    first, again = (log.append_each(groups) for _ in range(2))
+    assert [[(each.seq, each.outcome) for each in group] for group in again] == [
+        [(each.seq, "replayed") for each in group] for group in first
+    ]
+
+
 def test_arrays_are_part_of_what_a_key_means(log: EventLog) -> None:
     one = finished("c1", "abc")
     values = {name: getattr(one, name) for name in ("kind", "actor_id", "actor_kind", "target_id", "body")}
@@ -265,6 +275,44 @@ def test_rebuilt_tables_are_the_live_ones(log: EventLog) -> None:
 
 
 # ---------------------------------------------------------------- the writer
+
+
+def test_a_commit_costs_the_same_however_much_is_stored_and_waits(tmp_path: Path) -> None:
+    """In steps of SQLite's machine: a statement that walked through a table would take more with each event."""
+    short, long = (_steps_of_a_commit(tmp_path / f"{stored}.db", stored) for stored in (200, 4000))
+    assert short > 1000
+    assert long < 1.5 * short
+
+
+def _steps_of_a_commit(file: Path, stored: int) -> int:
+    """Of one that has to do with everything: keys, targets of each kind, answers that others wait for, a retraction."""
+    with EventLog(f"sqlite:///{file}") as log:
+        for at in range(stored // 20):
+            some = [f"{at}-{one}" for one in range(4)]
+            log.append(
+                [event for one in some for event in (started(one, external=f"e{one}", talk=f"t{one}"), said(one))]
+            )
+            log.append([said({"external_id": f"never {one}"}, key=one) for one in some])
+            log.append([said({"conversation_id": f"never {one}"}) for one in some])
+            log.append([finished(one, talk=f"t{one}") for one in some])
+        given = [
+            *(said("0-0", key=f"new {at}", by=f"ann {at}") for at in range(20)),
+            *(said({"external_id": f"e0-{at}"}) for at in range(4)),
+            *(said({"conversation_id": f"t0-{at}"}) for at in range(4)),
+            *(said({"external_id": "soon"}), started("c1", external="soon"), finished("c1", external="soon")),
+            retracted(log.append([said("0-1")])[0].id, key="back"),
+        ]
+        steps = 0
+
+        def count() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        with closing(log.writer.raw_connection()) as connection:
+            connection.driver_connection.set_progress_handler(count, 1)
+        log.append(given)
+        return steps
 
 
 def test_many_threads_get_their_own_replies_after_the_commit(log: EventLog) -> None:

@@ -185,9 +185,10 @@ def _any(name: str) -> BindParameter[Any]:
     return bindparam(name, expanding=True)
 
 
+# Written so that no index serves "is null": what waits may be many, what the events touch is few.
 _TARGET, _CURRENT = feedback_target.c, feedback_current.c
 _OPEN: Final = and_(
-    _TARGET.completion_id.is_(None),
+    func.coalesce(_TARGET.completion_id, "") == "",
     or_(
         _TARGET.feedback_id.in_(_any("feedback")),
         _TARGET.external_id.in_(_any("names")),
@@ -195,7 +196,7 @@ _OPEN: Final = and_(
     ),
 )
 _COULD_BE_READY: Final = and_(
-    _CURRENT.ready_seq.is_(None),
+    func.coalesce(_CURRENT.ready_seq, 0) == 0,
     or_(
         _CURRENT.id.in_(_any("feedback")),
         _CURRENT.id.in_(select(_TARGET.feedback_id).where(_TARGET.completion_id.in_(_any("ended")))),

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Final, Self
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, text, tuple_, update
+from sqlalchemy import JSON, Connection, Row, bindparam, cast, delete, func, insert, or_, select, text, tuple_, update
 
 from rewardloop.errors import StoreError
 from rewardloop.feedback.log.arrays import Sampled, unpack
@@ -34,7 +34,17 @@ from rewardloop.feedback.log.derived import apply
 from rewardloop.feedback.log.events import Appended, Event, NewEvent, new_id, stored_event
 from rewardloop.feedback.log.failures import IdempotencyError
 from rewardloop.feedback.log.migrating import check_version, migrate, schema_version
-from rewardloop.feedback.log.schema import DERIVED, HEAD, Encoded, applied, blob, completion, event, feedback_target
+from rewardloop.feedback.log.schema import (
+    DERIVED,
+    HEAD,
+    Encoded,
+    applied,
+    blob,
+    completion,
+    event,
+    feedback_target,
+    to_json,
+)
 
 REBUILD_CHUNK: Final = 1000  # events
 POLL_S: Final = 0.05  # how often a reader in another process looks for new events
@@ -46,9 +56,20 @@ EVENT_COLUMNS: Final = [event.c[name] for name in EVENT_FIELDS]
 _LAST_SEQ: Final = select(func.max(event.c.seq))
 _ADD_EVENT: Final = insert(event)
 _ADD_BLOB: Final = insert(blob)
-_FIND_KEYS: Final = select(
-    event.c.actor_id, event.c.idem_key, event.c.seq, event.c.id, event.c.ts, event.c.payload_hash
-).where(tuple_(event.c.actor_id, event.c.idem_key).in_(bindparam("keyed", expanding=True)))
+# Pairs come as one parameter, JSON: SQLite walks through the whole log for a list of pairs, and for those that come out
+# of a query it takes the index; PostgreSQL runs out of stack at a long one.
+_PAIR_SQLITE: Final = func.json_each(bindparam("keyed")).table_valued("value").c.value
+_PAIR_POSTGRESQL: Final = func.json_array_elements(cast(bindparam("keyed"), JSON)).column_valued("pair")
+_PAIRS: Final = {
+    "sqlite": select(func.json_extract(_PAIR_SQLITE, "$[0]"), func.json_extract(_PAIR_SQLITE, "$[1]")),
+    "postgresql": select(_PAIR_POSTGRESQL.op("->>")(0), _PAIR_POSTGRESQL.op("->>")(1)),
+}
+_FIND_KEYS: Final = {
+    dialect: select(
+        event.c.actor_id, event.c.idem_key, event.c.seq, event.c.id, event.c.ts, event.c.payload_hash
+    ).where(tuple_(event.c.actor_id, event.c.idem_key).in_(pairs))
+    for dialect, pairs in _PAIRS.items()
+}
 _FIND_WAITING: Final = (
     select(feedback_target.c.feedback_id)
     .select_from(
@@ -298,11 +319,12 @@ class _Pending:
 def _known_keys(connection: Connection, keyed: set[tuple[str, str]]) -> dict[Any, _Known]:
     if not keyed:
         return {}
+    rows = connection.execute(_FIND_KEYS[connection.dialect.name], {"keyed": to_json(sorted(keyed))})
     return {
         (row.actor_id, row.idem_key): _Known(
             Appended(seq=row.seq, id=row.id, ts=row.ts, outcome="replayed"), row.payload_hash
         )
-        for row in connection.execute(_FIND_KEYS, {"keyed": sorted(keyed)})
+        for row in rows
     }
 
 
