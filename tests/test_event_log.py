@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import threading
@@ -22,8 +23,9 @@ from rewardloop.errors import DataError
 from rewardloop.feedback.log.event_log import EventLog, LogReader
 from rewardloop.feedback.log.events import KINDS, NewEvent, new_id
 from rewardloop.feedback.log.failures import IdempotencyError, StoreBusyError, StoreUnavailableError
-from rewardloop.feedback.log.settled import load_completion, settled_feedback
+from rewardloop.feedback.log.settled import before_newest, load_completion, settled_feedback
 from rewardloop.feedback.log.writer import Writer
+from rewardloop.serve.state.people import Measured, People
 
 ODD = 'half a pair \ud83d, nothing \x00, a line\u2028end, 蜂蜜, "quotes"'
 
@@ -245,6 +247,34 @@ def test_pages_part_nothing_that_became_ready_together(log: EventLog, clock: Clo
     assert ([item.seq for item in first.items], first.last_seq) == ([1, 2, 3, 4, 5], 7)
     second = settled_feedback(log, first.last_seq, clock.now + 60, limit=2)
     assert ([item.seq for item in second.items], second.last_seq) == ([8, 9], 9)
+
+
+@pytest.mark.parametrize(("count", "found"), [(1, [10]), (2, [9, 10]), (3, [8, 9, 10]), (4, [1, 8, 9, 10]), (9, None)])
+def test_the_newest_are_those_that_became_ready_last(log: EventLog, count: int, found: list[int] | None) -> None:
+    everything = [1, 2, 4, 8, 9, 10]
+    log.append([said({"external_id": "late"}), said("c1"), said({"external_id": "never"}), said("c1")])
+    log.append([started("c1"), finished("c1"), finished("late", external="late"), said("c1"), said("c1"), said("c1")])
+    page = settled_feedback(log, before_newest(log, count), time.time() + 60)
+    assert sorted(item.seq for item in page.items) == (found or everything)
+
+
+def test_only_the_newest_judgments_are_measured_and_kept(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rewardloop.serve.state.people.NEWEST", 3)
+    people = People(log)
+
+    def counted() -> dict[str, int]:
+        people._measured = Measured()  # not fresh
+        return {name: kinds["rating"] for name, kinds in asyncio.run(people.measured()).by_kind.items()}
+
+    log.append([started("c1"), finished("c1"), *(said("c1", by=name) for name in ("ann", "ben", "cat", "dan"))])
+    assert counted() == {"ben": 1, "cat": 1, "dan": 1}
+    (eva, _) = log.append([said("c1", by="eva"), said("c1", by="eva")])
+    assert counted() == {"dan": 1, "eva": 2}
+    log.append([retracted(eva.id)])
+    assert counted() == {"dan": 1, "eva": 1}
+    log.append([said("c1", by="fay") for _ in range(5)])
+    assert counted() == {"fay": 3}
+    assert len(people._seen) == 3
 
 
 # ---------------------------------------------------------------- derived tables

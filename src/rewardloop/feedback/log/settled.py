@@ -74,6 +74,15 @@ def settled_feedback(
     return SettledPage(tuple(items), tuple(withdrawn), unusable, end)
 
 
+def before_newest(log: LogReader, count: int) -> int:
+    """The position to read after, to get the `count` judgments that became ready last, and what did so with them."""
+    ready = feedback_current.c.ready_seq
+    query = select(ready).where(ready.is_not(None)).order_by(ready.desc()).limit(1).offset(count - 1)
+    with reading(log.reader) as connection:
+        first = connection.scalar(query)
+    return 0 if first is None else int(first) - 1
+
+
 def _settled_until(connection: Connection, after: int, now: float, settling_s: float) -> int:
     """The last position before which everything has settled.
 

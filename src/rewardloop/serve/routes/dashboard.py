@@ -124,9 +124,9 @@ def _numbers(log: LogReader, settling_s: float, policy: Policy) -> dict[str, Any
         ).all()
         ratings = connection.execute(
             select(event.c.ts, event.c.body)
-            .join(feedback_current, feedback_current.c.id == event.c.id)
+            .join(feedback_current, feedback_current.c.seq == event.c.seq)
             .where(feedback_current.c.kind == "rating")
-            .order_by(event.c.seq.desc())
+            .order_by(feedback_current.c.seq.desc())
             .limit(NEWEST)
         ).all()
         answers = connection.execute(

@@ -26,7 +26,7 @@ def measure(newest: Sequence[SettledFeedback]) -> Measured:
     today = int(time.time() // DAY_S)
     for each in newest:
         by_kind[each.annotator or NAMELESS][type(each.feedback).__name__.lower()] += 1
-        if (age := today - int(each.ts // DAY_S)) < DAYS:
+        if 0 <= (age := today - int(each.ts // DAY_S)) < DAYS:  # below 0: the clock was set back since
             daily[each.annotator or NAMELESS][DAYS - 1 - age] += 1
     fit = _fit(feedback)
     reliability, drifting = ({}, frozenset[str]()) if fit is None else _trust(feedback, fit)

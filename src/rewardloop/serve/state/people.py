@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rewardloop.feedback.log.event_log import LogReader
 from rewardloop.feedback.log.events import Event
-from rewardloop.feedback.log.settled import SettledFeedback, settled_feedback
+from rewardloop.feedback.log.settled import SettledFeedback, before_newest, settled_feedback
 from rewardloop.feedback.rulings import Ruling, standing_exclusions
 
 if TYPE_CHECKING:
@@ -94,17 +94,21 @@ class People:
         from rewardloop.serve.state.measuring import measure
 
         self._read_on()
-        return measure(sorted(self._seen.values(), key=lambda each: each.seq)[-NEWEST:])
+        return measure(sorted(self._seen.values(), key=lambda each: each.seq))
 
     def _read_on(self) -> None:
+        """Have the newest judgments here, and no more of them than are measured."""
+        self._after = max(self._after, before_newest(self._log, NEWEST))
         while True:
             page = settled_feedback(self._log, self._after, time.time(), settling_s=0)
             self._seen |= {each.id: each for each in page.items}
             for gone in page.withdrawn:
                 self._seen.pop(gone, None)
             if page.last_seq == self._after:
-                return
+                break
             self._after = page.last_seq
+        newest = sorted(self._seen.values(), key=lambda each: (each.ready_seq, each.seq))[-NEWEST:]
+        self._seen = {each.id: each for each in newest}
 
 
 def agreement_view(each: Agreement) -> dict[str, Any]:
