@@ -98,7 +98,7 @@ def test_the_judge_and_the_reward_share_no_topic(tmp_path: Path) -> None:
     heard = memory.listen(0.0)
     old, new = memory.trained_on(heard, np.random.default_rng(0))
     assert old == []
-    watched = memory.watched()
+    watched = memory.watched(np.random.default_rng(0))
     assert watched
     assert new
     assert len(watched) + len(new) == 30
@@ -116,6 +116,19 @@ def test_a_replay_gives_rare_kinds_their_share(tmp_path: Path) -> None:
     chosen = replayed(heard, 12, np.random.default_rng(0))
     assert len(chosen) == len({item.id for item in chosen}) == 12
     assert sum(type(item.feedback).__name__ == rarest for item in chosen) >= min(kinds.count(rarest), 4)
+
+
+def test_no_fit_reads_more_than_its_share_of_many_judgments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rewardloop.loop.live.memory.MOST_FITTED", 6)
+    town = Town(tmp_path)
+    town.talk(60)
+    memory = Memory(town.log, settling_s=0.0)
+    heard = memory.listen(0.0)
+    order = {id(item.feedback): place for place, item in enumerate(heard)}
+    watched = memory.watched(np.random.default_rng(0))
+    old, new = memory.trained_on(heard[-20:], np.random.default_rng(0))
+    assert (len(watched), len(old), len(new)) == (6, 3, 3)
+    assert [order[id(each)] for each in watched] == sorted(order[id(each)] for each in watched)
 
 
 def test_only_plain_fresh_answers_join_a_batch_each_once(tmp_path: Path) -> None:

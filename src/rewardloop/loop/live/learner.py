@@ -190,7 +190,7 @@ class LiveLearner:
 
     def _refit_judge(self, pool: Rollout) -> None:
         """The second reward, of judgments that the first one never sees."""
-        watched = self.memory.watched()
+        watched = self.memory.watched(derive_rng(self.recipe.seed, "watched", self.newest))
         if len(watched) < FEWEST_WATCHED:
             return
         fitted = replace(self.judge, metrics={})

@@ -67,9 +67,12 @@ class Memory:
         """Of the judgments that count."""
         return frozenset(key for key, item in self._items.items() if item.annotator not in self._excluded)
 
-    def watched(self) -> list[Feedback]:
-        """Judgments that only the judge learns from."""
-        return [item.feedback for item in self._counted() if is_watched(item.feedback)]
+    def watched(self, rng: np.random.Generator) -> list[Feedback]:
+        """Judgments that only the judge learns from; where they are too many for one fit, a replay of them."""
+        items = [item for item in self._counted() if is_watched(item.feedback)]
+        kept = items if len(items) <= MOST_FITTED else replayed(items, MOST_FITTED, rng)
+        ids = {item.id for item in kept}
+        return [item.feedback for item in items if item.id in ids]
 
     def opinions(self, version: int) -> list[tuple[Scale, int]]:
         """Overall ratings of answers that this version alone has spoken, in order."""
