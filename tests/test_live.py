@@ -16,6 +16,7 @@ from live_town import QUICK, LogStage, Town, stored
 from rewardloop.errors import StoreError
 from rewardloop.feedback.log.events import NewEvent, stored_event
 from rewardloop.feedback.splits import judgment_topic
+from rewardloop.hardware import Precision
 from rewardloop.loop.live import comparison
 from rewardloop.loop.live import learner as learner_module
 from rewardloop.loop.live.comparison import Compared
@@ -456,9 +457,10 @@ def test_a_clock_that_jumps_holds_nothing_up(tmp_path: Path, jump_s: float, hear
     assert len(memory.listen(time.time() + jump_s)) == heard
 
 
-def test_a_pause_holds_and_a_roll_back_is_obeyed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["auto", "float32"])  # in float32 engine and update must agree on each token
+def test_a_pause_holds_and_a_roll_back_is_obeyed(tmp_path: Path, precision: Precision) -> None:
     town = Town(tmp_path)
-    learner = town.learner()
+    learner = town.learner(replace(QUICK, precision=precision))
     town.talk(16)
     learner.round()
     person = LogStage(town.log, "user")

@@ -1,4 +1,4 @@
-"""What this machine has, and what of it is used: compute threads, bfloat16, memory of the allocator."""
+"""What this machine has, and what of it is used: compute threads, device, bfloat16, memory of the allocator."""
 
 from __future__ import annotations
 
@@ -59,6 +59,11 @@ def return_free_memory() -> bool:
         return False
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
     return trim is not None and bool(trim(0))
+
+
+def best_device() -> str:
+    """Where models go that nobody sent elsewhere: a CUDA device where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def has_fast_bfloat16(device: torch.device | str = "cpu") -> bool:

@@ -183,12 +183,12 @@ class Learner:
 def _with_served(rollout: Rollout, served: Mapping[int, Completion], recipe: Recipe, weight_version: int) -> Rollout:
     """The rollout with one sample of some groups replaced, as old as a sample may be.
 
-    Versions are counted otherwise where they were served, so these are only marked as not the present one: their
-    distance is what the log-probs say.
+    Versions are counted otherwise where they were served, so these are only marked as not the present one (below 0
+    where that is the first): their distance is what the log-probs say.
     """
     completions = list(rollout.completions)
     for at, completion in served.items():
-        versions_T = np.full_like(completion.weight_versions_T, max(weight_version - MOST_LAG, 0))
+        versions_T = np.full_like(completion.weight_versions_T, weight_version - MOST_LAG)
         completions[at * recipe.sampling.group_size] = replace(completion, weight_versions_T=versions_T)
     return Rollout(tuple(completions), rollout.groups)
 

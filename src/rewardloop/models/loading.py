@@ -26,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from rewardloop.errors import ModelError
 from rewardloop.files import written_whole
+from rewardloop.hardware import best_device
 
 # transformers writes these itself; they name no code
 HARMLESS = frozenset({"_name_or_path", "_from_model_config", "_commit_hash"})
@@ -129,7 +130,7 @@ def load_model(folder: Path, kind: Literal["causal", "encoder"], device: str | N
             f"the weights in {folder} lack {len(missing)} of the tensors that its config.json asks for, "
             f"first {missing[0]}; take the folder as its author saved it"
         )
-    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    return model.to(device or best_device()).eval()
 
 
 def load_tokenizer(folder: Path) -> Any:

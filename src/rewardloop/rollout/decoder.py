@@ -73,7 +73,8 @@ class Decoder:
                     f"the tensor {name} is {tuple(tensors[name].shape)}, and the model's is {tuple(shape)}; "
                     "give weights of the same architecture"
                 )
-        self._lay_out(read_weights(self._family, self._config, tensors))
+        placed = {name: tensors[name].to(self.device) for name in self._shapes if name in tensors}
+        self._lay_out(read_weights(self._family, self._config, placed))
 
     def new_cache(self, slots: int, length: int) -> list[Tensor]:
         """Zeros: what lies beyond a sequence is multiplied by 0 and so must be finite."""
