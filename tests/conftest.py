@@ -14,6 +14,30 @@ import pytest
 
 from postgres_server import Server, running_server
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device", choices=["best", "foreign"], default="best", help="where models go (foreign_device.py)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--device") == "foreign":
+        import foreign_device
+        from rewardloop import hardware
+
+        foreign_device.install(Path(config.rootpath) / ".pytest_cache" / "device")
+        hardware.best_device = lambda: foreign_device.NAME
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    if collection_path.name != "test_elsewhere.py":
+        return None
+    from rewardloop import hardware
+
+    return hardware.best_device() == "cpu" or None
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

@@ -129,9 +129,10 @@ def test_features_of_a_causal_model_equal_one_forward_each(lm: LanguageModel) ->
     found_BD = FeatureExtractor(lm).features(PROMPTS, COMPLETIONS)
     for row, (prompt, completion) in enumerate(zip(PROMPTS, COMPLETIONS, strict=True)):
         prompt_ids, token_ids = lm.encode_prompt(prompt), lm.encode_completion(completion)
-        out = lm.model(torch.tensor([[*prompt_ids, *token_ids]]), output_hidden_states=True)
-        hidden_TD = out.hidden_states[-1][0, len(prompt_ids) :]  # states after each completion token
-        logits_TV = out.logits[0, len(prompt_ids) - 1 : -1]
+        ids_1S = torch.tensor([[*prompt_ids, *token_ids]], device=lm.device)
+        out = lm.model(ids_1S, output_hidden_states=True)
+        hidden_TD = out.hidden_states[-1][0, len(prompt_ids) :].cpu()  # states after each completion token
+        logits_TV = out.logits[0, len(prompt_ids) - 1 : -1].cpu()
         logprobs_T = logits_TV.log_softmax(-1)[torch.arange(len(token_ids)), list(token_ids)]
         entropies_T = torch.distributions.Categorical(logits=logits_TV).entropy()
         least = _three_least(logprobs_T.tolist())
@@ -140,7 +141,7 @@ def test_features_of_a_causal_model_equal_one_forward_each(lm: LanguageModel) ->
         known = [logprobs_T.mean().item(), -least[0], -sum(least) / 3, *shares, -unlikely[0], -sum(unlikely) / 3]
         summaries = torch.tensor(known)
         expected = torch.cat([hidden_TD[-1], hidden_TD.mean(0), hidden_TD.amax(0), hidden_TD.amin(0), summaries])
-        torch.testing.assert_close(found_BD[row], expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(found_BD[row].cpu(), expected, atol=1e-4, rtol=1e-4)
 
 
 def _three_least(values: list[float]) -> list[float]:
@@ -156,8 +157,9 @@ def test_features_of_an_encoder_equal_one_forward_each(folders: dict[str, Path])
     for row, (prompt, completion) in enumerate(zip(PROMPTS, COMPLETIONS, strict=True)):
         pair = extractor.tokenizer(*((prompt, completion) if prompt else (completion,)), return_tensors="pt")
         alone = extractor.tokenizer(completion, return_tensors="pt")
-        means = [extractor.model(**text).last_hidden_state[0].mean(0) for text in (pair, alone)]
-        torch.testing.assert_close(found_BD[row], torch.cat(means), atol=1e-5, rtol=1e-4)
+        texts = [text.to(extractor.model.device) for text in (pair, alone)]
+        means = [extractor.model(**text).last_hidden_state[0].mean(0) for text in texts]
+        torch.testing.assert_close(found_BD[row].cpu(), torch.cat(means).cpu(), atol=1e-5, rtol=1e-4)
 
 
 def test_features_are_computed_once_for_each_text(lm: LanguageModel) -> None:
@@ -265,10 +267,12 @@ def test_plain_transformers_scores_padded_batches_alike(folders: dict[str, Path]
     texts = classifier.encode(PROMPTS, COMPLETIONS)
     width = max(len(text["input_ids"]) for text in texts)
     pad = classifier.model.config.pad_token_id
-    ids = torch.tensor([text["input_ids"] + [pad] * (width - len(text["input_ids"])) for text in texts])
+    device = classifier.model.device
+    ids = torch.tensor([text["input_ids"] + [pad] * (width - len(text["input_ids"])) for text in texts], device=device)
     with torch.no_grad():
         logits_B = classifier.model(ids, attention_mask=(ids != pad).long()).logits[:, 0]
-        alone_B = torch.stack([classifier.model(torch.tensor([t["input_ids"]])).logits[0, 0] for t in texts])
+        alone = [classifier.model(torch.tensor([text["input_ids"]], device=device)).logits[0, 0] for text in texts]
+    alone_B = torch.stack(alone)
     torch.testing.assert_close(logits_B, alone_B, atol=1e-5, rtol=1e-4)
     assert isinstance(classifier.pair, CausalPair)
     assert all(text["input_ids"][-1] == SIZES["eos_token_id"] for text in texts)

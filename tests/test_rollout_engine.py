@@ -117,20 +117,6 @@ def test_real_models_say_what_generate_says(shared: Path, name: str, prompt: str
     assert_logprobs_are_those_of_a_full_forward(lm, [greedy, sampled])
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_gpu_says_the_same(family: str) -> None:
-    lm = tiny_lm(family)
-    expected = Engine(lm, slots=3, precision="float32").generate(requests(temperature=0.0))
-    lm.model.to("cuda")
-    engine = Engine(lm, slots=3, precision="float32")
-    for one, other in zip(engine.generate(requests(temperature=0.0)), expected, strict=True):
-        assert one.token_ids == other.token_ids
-        np.testing.assert_allclose(one.logprobs_T, other.logprobs_T, atol=1e-4)
-    assert_logprobs_are_those_of_a_full_forward(lm, engine.generate(requests()))
-
-
 # ---------------------------------------------------------------- independence
 
 

@@ -24,9 +24,9 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging as transformers_logging
 
+from rewardloop import hardware
 from rewardloop.errors import ModelError
 from rewardloop.files import written_whole
-from rewardloop.hardware import best_device
 
 # transformers writes these itself; they name no code
 HARMLESS = frozenset({"_name_or_path", "_from_model_config", "_commit_hash"})
@@ -130,7 +130,7 @@ def load_model(folder: Path, kind: Literal["causal", "encoder"], device: str | N
             f"the weights in {folder} lack {len(missing)} of the tensors that its config.json asks for, "
             f"first {missing[0]}; take the folder as its author saved it"
         )
-    return model.to(device or best_device()).eval()
+    return model.to(device or hardware.best_device()).eval()
 
 
 def load_tokenizer(folder: Path) -> Any:

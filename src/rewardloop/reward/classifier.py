@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
+from rewardloop import hardware
 from rewardloop.errors import ModelError
-from rewardloop.hardware import best_device
 from rewardloop.models.language_model import LanguageModel, load_language_model
 from rewardloop.models.loading import (
     load_model,
@@ -116,7 +116,7 @@ def load_classifier(folder: Path, end_ids: Sequence[int], device: str | None = N
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"could not load the reward model in {folder}: {error}") from error
-    model = model.to(device or best_device()).eval()
+    model = model.to(device or hardware.best_device()).eval()
     if end_ids:
         lm = LanguageModel(model, tokenizer, tuple(end_ids), model.config.max_position_embeddings, str(folder))
         return Classifier(model, CausalPair(lm), tokenizer)
