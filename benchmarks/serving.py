@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -214,6 +214,8 @@ class Place:
     engine: Path
     data: Path
     operator: str  # the secret that may steer what is served
+    process: int = 0  # of the gateway
+    up_s: float = 0.0  # from its start until it was ready
 
     @property
     def key(self) -> str:
@@ -259,12 +261,17 @@ async def one_answer(place: Place) -> str:
 
 
 @contextmanager
-def running_gateway(kind: str, keys: int = 1) -> Iterator[Place]:
-    """A gateway with so many API keys, and below it the stub or the real engine, each in a process of its own."""
+def running_gateway(kind: str, keys: int = 1, fill: Callable[[Path], None] = lambda folder: None) -> Iterator[Place]:
+    """A gateway with so many API keys, and below it the stub or the real engine, each in a process of its own.
+
+    `fill` writes into its data directory before anything starts.
+    """
     import httpx2
 
     with tempfile.TemporaryDirectory(prefix="rl-") as name:
         folder = Path(name)
+        fill(folder)
+        began = time.perf_counter()
         socket, port, token, operator = folder / "e.sock", free_port(), "a token for set-up", secrets.token_urlsafe(32)
         environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
         stub = ["-m", "contenders.stub_engine", str(socket)]
@@ -281,11 +288,12 @@ def running_gateway(kind: str, keys: int = 1) -> Iterator[Place]:
             try:
                 with httpx2.Client(base_url=f"http://{HOST}:{port}", timeout=20) as client:
                     wait_until_ready(client)
+                    up_s = time.perf_counter() - began
                     client.post("/api/setup", json={"token": token, "name": "Bench", "password": "benchmark"})
                     given = {"name": "bench", "scopes": ["infer", "feedback", "read"]}
                     made = tuple(client.post("/api/keys", json=given).json()["key"] for _ in range(keys))
                     model = client.get("/v1/models").json()["data"][0]["id"]
-                yield Place(port, made, model, socket, folder, operator)
+                yield Place(port, made, model, socket, folder, operator, gateway.pid, up_s)
             finally:
                 gateway.terminate()
                 engine.terminate()

@@ -7,15 +7,17 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import wait
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 import pytest
+from sqlalchemy import Engine
+from sqlalchemy import event as sqlalchemy_event
 
 from log_events import derived, finished, retracted, said, sampled, started
 from postgres_server import Server
@@ -315,23 +317,8 @@ def test_a_commit_costs_the_same_however_much_is_stored_and_waits(tmp_path: Path
 
 
 def _steps_of_a_commit(file: Path, stored: int) -> int:
-    """Of one that has to do with everything: keys, targets of each kind, answers that others wait for, a retraction."""
     with EventLog(f"sqlite:///{file}") as log:
-        for at in range(stored // 20):
-            some = [f"{at}-{one}" for one in range(4)]
-            log.append(
-                [event for one in some for event in (started(one, external=f"e{one}", talk=f"t{one}"), said(one))]
-            )
-            log.append([said({"external_id": f"never {one}"}, key=one) for one in some])
-            log.append([said({"conversation_id": f"never {one}"}) for one in some])
-            log.append([finished(one, talk=f"t{one}") for one in some])
-        given = [
-            *(said("0-0", key=f"new {at}", by=f"ann {at}") for at in range(20)),
-            *(said({"external_id": f"e0-{at}"}) for at in range(4)),
-            *(said({"conversation_id": f"t0-{at}"}) for at in range(4)),
-            *(said({"external_id": "soon"}), started("c1", external="soon"), finished("c1", external="soon")),
-            retracted(log.append([said("0-1")])[0].id, key="back"),
-        ]
+        given = _of_everything(log, stored)
         steps = 0
 
         def count() -> int:
@@ -343,6 +330,54 @@ def _steps_of_a_commit(file: Path, stored: int) -> int:
             connection.driver_connection.set_progress_handler(count, 1)
         log.append(given)
         return steps
+
+
+def _of_everything(log: EventLog, stored: int) -> list[NewEvent]:
+    """Fill the log; a commit with keys, targets of each kind, answers that others wait for, a retraction."""
+    for at in range(stored // 20):
+        some = [f"{at}-{one}" for one in range(4)]
+        log.append([started(one, external=f"e{one}", talk=f"t{one}") for one in some])
+        log.append([said(one) for one in some])
+        log.append([said({"external_id": f"never {one}"}, key=one) for one in some])
+        log.append([said({"conversation_id": f"never {one}"}) for one in some])
+        log.append([finished(one, talk=f"t{one}") for one in some])
+    return [
+        *(said("0-0", key=f"new {at}", by=f"ann {at}") for at in range(20)),
+        *(said({"external_id": f"e0-{at}"}) for at in range(4)),
+        *(said({"conversation_id": f"t0-{at}"}) for at in range(4)),
+        *(said({"external_id": "soon"}), started("c1", external="soon"), finished("c1", external="soon")),
+        retracted(log.append([said("0-1")])[0].id, key="back"),
+    ]
+
+
+def test_postgresql_finds_by_an_index_what_a_commit_asks_for(postgres: Server) -> None:
+    with EventLog(postgres.new_database()) as log:
+        given = _of_everything(log, 40)
+        run: list[tuple[str, Any]] = []
+
+        def listen(*seen: Any) -> None:
+            _, _, statement, parameters, _, many = seen
+            run.append((statement, parameters[0] if many else parameters))
+
+        with sqlalchemy_listener(log.writer, listen):
+            log.append(given)
+        plans = []
+        with log.writer.connect() as connection:
+            for statement, parameters in run:
+                if statement.startswith(("SELECT event", "SELECT feedback", "SELECT max", "UPDATE feedback", "DELETE")):
+                    rows = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
+                    plans.append("\n".join(row[0] for row in rows))
+        assert len(plans) >= 7
+        assert not [plan for plan in plans if "Seq Scan" in plan]
+
+
+@contextmanager
+def sqlalchemy_listener(engine: Engine, listen: Callable[..., None]) -> Iterator[None]:
+    sqlalchemy_event.listen(engine, "before_cursor_execute", listen)
+    try:
+        yield
+    finally:
+        sqlalchemy_event.remove(engine, "before_cursor_execute", listen)
 
 
 def test_many_threads_get_their_own_replies_after_the_commit(log: EventLog) -> None:

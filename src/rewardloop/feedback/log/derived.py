@@ -195,12 +195,10 @@ _OPEN: Final = and_(
         _TARGET.conversation_id.in_(_any("talks")),
     ),
 )
+_TOUCHED: Final = or_(_TARGET.feedback_id.in_(_any("feedback")), _TARGET.completion_id.in_(_any("ended")))
 _COULD_BE_READY: Final = and_(
     func.coalesce(_CURRENT.ready_seq, 0) == 0,
-    or_(
-        _CURRENT.id.in_(_any("feedback")),
-        _CURRENT.id.in_(select(_TARGET.feedback_id).where(_TARGET.completion_id.in_(_any("ended")))),
-    ),
+    _CURRENT.id.in_(select(_TARGET.feedback_id).where(_TOUCHED)),
 )
 # Built once: with every commit it would take longer than to run them.
 _SET_APPLIED: Final = update(applied).values(applied_seq=bindparam("newest"))
