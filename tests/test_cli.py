@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import torch
 
 from rewardloop import files
 from rewardloop.cli.app import main
+from rewardloop.errors import MemoryFullError, ModelError, telling_of_memory
 from rewardloop.loop.learner import Learner
 from rewardloop.models.language_model import load_language_model
 from rewardloop.sandbox.builtin import builtin_model_folder
@@ -55,6 +57,31 @@ def broken_model(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     shutil.copytree(builtin_model_folder(), folder)
     return folder
+
+
+def test_a_full_memory_is_told_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    asked = ("simulate", "--out", str(tmp_path / "run"), "--set", "sampling.slots=20000000")
+    said = _refused(capsys, *asked)
+    assert "the memory is full (" in said
+    assert "GiB more were asked for); take a smaller model, fewer sampling.slots" in said
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.50 GiB. GPU 0 has"), "(20.50 GiB more were"),
+        (MemoryError(), "the memory is full; take"),
+    ],
+)
+def test_other_allocators_are_understood(error: Exception, said: str) -> None:
+    with pytest.raises(MemoryFullError, match=re.escape(said)), telling_of_memory():
+        raise error
+
+
+def test_other_errors_are_left_as_they_are() -> None:
+    for error in (RuntimeError("shapes differ"), ModelError("no such folder")):
+        with pytest.raises(type(error), match=str(error)), telling_of_memory():
+            raise error
 
 
 def test_unknown_names_and_numbers_out_of_range(capsys: pytest.CaptureFixture[str]) -> None:

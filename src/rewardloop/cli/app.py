@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from rewardloop.environment import FEW_KERNELS
-from rewardloop.errors import ConfigError, RewardLoopError
+from rewardloop.errors import ConfigError, RewardLoopError, telling_of_memory
 
 # Numerical libraries read these once, when they are first imported; idle threads must sleep, not spin.
 for _name, _value in {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", **FEW_KERNELS}.items():
@@ -373,7 +373,8 @@ def doctor() -> None:
 def main() -> None:
     """Entry point: translates every error of a user into one line."""
     try:
-        code = app(standalone_mode=False)
+        with telling_of_memory():
+            code = app(standalone_mode=False)
     except RewardLoopError as error:
         _fail(str(error))
     except Exception as error:

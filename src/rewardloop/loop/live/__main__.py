@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from rewardloop.errors import RewardLoopError, StoreError
+from rewardloop.errors import MemoryFullError, RewardLoopError, StoreError, telling_of_memory
 from rewardloop.loop.processes.lifeline import hold_on
 
 OPERATOR_TOKEN = "REWARDLOOP_OPERATOR_TOKEN"  # noqa: S105 - the name of a variable
@@ -30,8 +30,9 @@ def main() -> None:
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
     try:
-        _learn(given, stopped)
-    except StoreError as error:  # a full disk passes: the supervisor tries again
+        with telling_of_memory():
+            _learn(given, stopped)
+    except (StoreError, MemoryFullError) as error:  # a full disk or memory passes: the supervisor tries again
         _fail(str(error), 1)
     except RewardLoopError as error:
         _fail(str(error), 2)

@@ -30,7 +30,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from rewardloop.errors import ConfigError, ModelError, RewardLoopError, StoreError
+from rewardloop.errors import ConfigError, ModelError, RewardLoopError, StoreError, telling_of_memory
 from rewardloop.evaluate.foresight import load_potential, potential_version
 from rewardloop.hardware import set_up_threads
 from rewardloop.loop.manifests import POTENTIAL, Manifest, active_version, manifest_path, read_manifest
@@ -364,7 +364,8 @@ def main() -> None:
     set_up_threads(given.threads)
     torch.set_grad_enabled(False)
     try:
-        server = load_server(given.model, given.name, compiled=given.compiled)
+        with telling_of_memory():
+            server = load_server(given.model, given.name, compiled=given.compiled)
     except RewardLoopError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the supervisor reads it
         sys.exit(2)
