@@ -479,6 +479,26 @@ def answer_by_keys(visit: Visit) -> str:
     return str(field)
 
 
+def test_people_are_found_put_in_order_and_explained(visit: Visit) -> None:
+    page, rows = visit.page, visit.page.locator("tbody th")
+    visit.speak("en")
+    visit.open("/annotators")
+    expect(rows).to_have_count(9)
+    # one drifts, one has said the same too often: they need a look
+    expect(rows.filter(has_text="drifting")).to_have_text([re.compile("^dora")])
+    expect(rows.filter(has_text="same answer")).to_have_text([re.compile("^egon")])
+    assert sorted(text.split()[0] for text in rows.all_inner_texts()[:2]) == ["dora", "egon"]
+    page.get_by_label("Order").select_option("reliability")
+    expect(rows.first).to_have_text(re.compile("^egon"))
+    page.get_by_label("Find a person").fill("yu")
+    expect(rows).to_have_text(["Chen Yu"])
+    page.get_by_label("Find a person").fill("nobody at all")
+    expect(page.get_by_text("Nobody of that name")).to_be_visible()
+    page.get_by_label("Find a person").fill("egon")
+    rows.get_by_role("button").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Choice: Left is better, 17 times in a row")
+
+
 @pytest.mark.parametrize(
     ("language", "question", "tinted"),
     [("en", "How many coins for apple pie?", True), ("zh", "苹果派多少钱？", False)],

@@ -377,6 +377,21 @@ def test_annotators_and_exclusions(place: Place) -> None:
     assert place.owner.post("/api/annotators/nobody/exclude", json={"reason": "x"}).status_code == 404
 
 
+def test_a_straight_line_is_told_with_question_answer_and_length(place: Place) -> None:
+    program, answer = place.program(Scope.FEEDBACK), place.say()["id"]
+    items = [
+        {"kind": "rating", "target": {"completion_id": answer}, "value": value, "annotator": {"external_id": name}}
+        for at in range(40)
+        for name, value in (("asleep", 4), ("ann", 1 + at % 5), ("ben", 1 + at * 3 % 5))
+    ]
+    for start in range(0, len(items), 60):
+        assert program.post("/v1/feedback/batch", json={"items": items[start : start + 60]}).status_code == 201
+    people = {one["name"]: one["straight_lining"] for one in place.owner.get("/api/annotators").json()["items"]}
+    assert people["asleep"] == {"question": "rating 1-5", "answer": "4", "length": 40}
+    assert people["ann"] is None
+    assert people["ben"] is None
+
+
 def test_the_dashboard_counts(place: Place) -> None:
     rate(place, 5)
     rate(place, 3)

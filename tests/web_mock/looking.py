@@ -69,6 +69,9 @@ def looking(town: Town) -> APIRouter:
             ("dora", "annotator", 0.55),
             ("egon", "annotator", 0.31),
             ("Frida", "annotator", None),
+            ("gerd", "annotator", 0.78),
+            ("hana", "annotator", 0.9),
+            ("ivo", "external", 0.67),
         ]
         items = []
         for name, role, reliability in people:
@@ -89,15 +92,18 @@ def looking(town: Town) -> APIRouter:
                     "side_bias": 0.04,
                     "consistency": reliability and min(1, reliability + 0.04),
                     "gold_accuracy": reliability,
-                    "straight_lining": 0.02 if reliability and reliability > 0.5 else 0.44,
+                    "straight_lining": {"question": "preference", "answer": "first", "length": 17}
+                    if name == "egon"
+                    else None,
                     "drift": name == "dora",
                     "excluded": town.excluded.get(f"u-{name}"),
                     "daily": [rng.randint(0, 40) if reliability else 0 for _ in range(14)],
                 }
             )
-        agreement = [("preference", 0.71, 212), ("rating", 0.58, 340), ("edit", None, 0)]
+        agreement = [("preference", 0.71, 212), ("rating 1-5", 0.58, 340), ("edit", None, 0)]
         return {
             "items": items,
+            "newest": 20_000,
             "agreement": [
                 {"kind": k, "alpha": a, "low": a and a - 0.06, "high": a and a + 0.05, "items": n}
                 for k, a, n in agreement

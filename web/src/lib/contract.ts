@@ -162,7 +162,7 @@ export type Annotator = {
   side_bias: number | null;
   consistency: number | null;
   gold_accuracy: number | null;
-  straight_lining: number | null;
+  straight_lining: null | { question: string; answer: string; length: number };
   drift: boolean;
   excluded: null | { reason: string; since: string; by: string };
   daily: number[];

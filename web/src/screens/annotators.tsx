@@ -1,19 +1,25 @@
 import { useSignal } from "@preact/signals";
 import { get, post } from "../lib/api";
 import type { Agreement, Annotator } from "../lib/contract";
-import { ago, number, percent, t, word } from "../lib/i18n";
+import { ago, type Key, number, percent, t, word } from "../lib/i18n";
 import { complain, notify } from "../lib/notices";
+import { listed, ORDERS, type Order, questionName, runOf } from "../lib/people";
 import { may } from "../lib/session";
 import { Empty, Head, Loaded, useLoad } from "../parts/basics";
 import { Interval, Sparkline } from "../parts/chart";
 import { Ask, Dialog } from "../parts/dialog";
+import { Icon } from "../parts/icon";
 
-type Found = { agreement: Agreement[]; items: Annotator[] };
+type Found = { agreement: Agreement[]; items: Annotator[]; newest: number };
+
+const FEW = 8; // people, among whom nobody has to be looked for
 
 export function Annotators() {
   const found = useLoad(() => get<Found>("/api/annotators"));
   const opened = useSignal<string | null>(null);
   const excluding = useSignal<Annotator | null>(null);
+  const search = useSignal("");
+  const order = useSignal<Order>("attention");
   const act = (path: string, body: unknown, done: string) =>
     void post(path, body).then(() => {
       notify(done, "good");
@@ -23,9 +29,34 @@ export function Annotators() {
     <div class="screen annotators">
       <Head title={t("annotators")} lead={t("annotators.lead")} />
       <Loaded of={found} lines={7}>
-        {({ agreement, items }) => (
+        {({ agreement, items, newest }) => (
           <>
             {agreement.length > 0 && <AgreementRow agreement={agreement} />}
+            {items.length > FEW && (
+              <div class="filters">
+                <label class="search">
+                  <Icon name="search" size={18} />
+                  <input
+                    type="search"
+                    placeholder={t("annotators.find")}
+                    aria-label={t("annotators.find")}
+                    value={search.value}
+                    onInput={(event) => (search.value = event.currentTarget.value)}
+                  />
+                </label>
+                <select
+                  aria-label={t("annotators.order")}
+                  value={order.value}
+                  onChange={(event) => (order.value = event.currentTarget.value as Order)}
+                >
+                  {ORDERS.map((name) => (
+                    <option key={name} value={name}>
+                      {t(`annotators.order.${name}` as Key)}
+                    </option>
+                  ))}
+                </select>
+              </div>
+            )}
             {items.length === 0 ? (
               <Empty title={t("annotators.empty")} text={t("annotators.empty_text")} />
             ) : (
@@ -51,7 +82,7 @@ export function Annotators() {
                     </tr>
                   </thead>
                   <tbody>
-                    {items.map((one) => (
+                    {listed(items, search.value, order.value).map((one) => (
                       <Row
                         key={one.id}
                         one={one}
@@ -64,7 +95,13 @@ export function Annotators() {
                     ))}
                   </tbody>
                 </table>
+                {listed(items, search.value, order.value).length === 0 && (
+                  <p class="soft">{t("annotators.nobody")}</p>
+                )}
               </div>
+            )}
+            {items.reduce((sum, one) => sum + one.judgments, 0) >= newest && (
+              <p class="note">{t("annotators.newest", { n: newest })}</p>
             )}
             {opened.value && (
               <Details
@@ -98,9 +135,9 @@ const AgreementRow = ({ agreement }: { agreement: Agreement[] }) => (
       {agreement.map(({ kind, criterion, alpha, low, high, items }) => (
         <div key={`${kind} ${criterion}`}>
           <dt>
-            {word("kind", kind)}
-            {criterion && criterion !== "overall" && ` · ${word("criterion", criterion)}`}{" "}
-            <span class="soft">{t("annotators.items", { n: items })}</span>
+            {questionName(kind)}
+            {criterion && criterion !== "overall" && ` · ${word("criterion", criterion)}`}
+            <span class="soft"> · {t("annotators.items", { n: items })}</span>
           </dt>
           <dd>
             {alpha === null ? "–" : number(alpha, 2)}
@@ -141,6 +178,11 @@ function Row({
         </button>
         <span class="badges">
           {one.drift && <span class="badge warn">{t("annotators.drift")}</span>}
+          {one.straight_lining && (
+            <span class="badge warn" title={runOf(one.straight_lining)}>
+              {t("annotators.straight")}
+            </span>
+          )}
           {one.excluded && (
             <span class="badge bad" title={one.excluded.reason}>
               {t("annotators.excluded")}
@@ -203,7 +245,11 @@ function Details({ one, onClose }: { one: Annotator; onClose: () => void }) {
     [t("trait.discrimination"), figure(one.discrimination), t("trait.discrimination_note")],
     [t("trait.lapse"), share(one.lapse), t("trait.lapse_note")],
     [t("trait.side_bias"), figure(one.side_bias), t("trait.side_bias_note")],
-    [t("trait.straight_lining"), share(one.straight_lining), t("trait.straight_lining_note")],
+    [
+      t("trait.straight_lining"),
+      one.straight_lining ? runOf(one.straight_lining) : "–",
+      t("trait.straight_lining_note"),
+    ],
   ];
   return (
     <Dialog title={one.name} onClose={onClose}>

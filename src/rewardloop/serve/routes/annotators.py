@@ -12,7 +12,7 @@ from rewardloop.feedback.log.events import NewEvent
 from rewardloop.serve.edge.errors import ApiError
 from rewardloop.serve.edge.times import iso
 from rewardloop.serve.gateway import Gateway, TheCaller, TheGateway
-from rewardloop.serve.state.people import DAYS, Measured, agreement_view
+from rewardloop.serve.state.people import DAYS, NEWEST, Measured, agreement_view
 
 router = APIRouter(tags=["page"])
 
@@ -33,6 +33,7 @@ async def annotators(gateway: TheGateway) -> JSONResponse:
         {
             "agreement": [agreement_view(each) for each in measured.agreement],
             "items": [_shown(gateway, measured, name) for name in names],
+            "newest": NEWEST,  # as many judgments are measured at most
         }
     )
 
@@ -65,6 +66,7 @@ def _shown(gateway: Gateway, measured: Measured, name: str) -> dict[str, Any]:
     kinds: dict[str, int] = dict(measured.by_kind.get(name, {}))
     gold = gateway.queue.gold.get(name, [])
     ruling = gateway.people.excluded.get(name)
+    line = measured.straight.get(name)
     return {
         "id": name,
         "name": account.name if account else name.removeprefix("external:"),
@@ -80,7 +82,9 @@ def _shown(gateway: Gateway, measured: Measured, name: str) -> dict[str, Any]:
         "side_bias": known.side_bias if known else None,
         "consistency": consistency.same if consistency else None,
         "gold_accuracy": sum(gold) / len(gold) if gold else None,
-        "straight_lining": measured.straight.get(name),
+        "straight_lining": None
+        if line is None
+        else {"question": line.question, "answer": line.answer, "length": line.length},
         "drift": name in measured.drifting,
         "excluded": None
         if ruling is None

@@ -35,11 +35,7 @@ def measure(newest: Sequence[SettledFeedback]) -> Measured:
         agreement=measure_agreement(feedback),
         reliability=reliability,
         consistency={each.annotator: each for each in measure_consistency(feedback)},
-        straight={
-            line.annotator: f"{line.answer} x {line.length}"
-            for line in find_straight_lines(feedback)
-            if line.suspicious
-        },
+        straight={line.annotator: line for line in find_straight_lines(feedback) if line.suspicious},
         drifting=drifting,
         by_kind=dict(by_kind),
         daily=dict(daily),

@@ -16,6 +16,7 @@ from rewardloop.feedback.rulings import Ruling, standing_exclusions
 
 if TYPE_CHECKING:
     from rewardloop.feedback.agreement import Agreement, Consistency
+    from rewardloop.feedback.monitoring import StraightLine
     from rewardloop.feedback.queue import Informing
     from rewardloop.feedback.reliability import Reliability
 
@@ -35,7 +36,7 @@ class Measured:
     agreement: tuple[Agreement, ...] = ()
     reliability: dict[str, Reliability] = field(default_factory=dict)
     consistency: dict[str, Consistency] = field(default_factory=dict)
-    straight: dict[str, str] = field(default_factory=dict)
+    straight: dict[str, StraightLine] = field(default_factory=dict)
     drifting: frozenset[str] = frozenset()
     by_kind: dict[str, Counter[str]] = field(default_factory=dict)
     daily: dict[str, list[int]] = field(default_factory=dict)
