@@ -7,6 +7,7 @@ and REWARDLOOP_PAGE_PASSWORD); what only the stand-in can do is then left out.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -131,6 +132,11 @@ class Visit:
         """Nothing was executed that should not be, no rule of the content policy was touched, no error shown."""
         seen = (self.page.evaluate("window.executed"), self.page.evaluate("window.broken"), self.complaints)
         assert seen == (0, [], [])
+
+    def check_words(self) -> None:
+        """Nothing is shown that is no word and no number: a value of another kind than the page takes it for."""
+        shown = self.page.locator("body").inner_text()
+        assert re.findall(r".*(?:\bNaN\b|\bundefined\b|\[object |\bnull\b).*", shown) == []
 
     def serious_barriers(self) -> list[str]:
         """What axe-core finds serious or worse. Needs `npm ci` in web/."""

@@ -20,6 +20,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+from page_driver import find_chromium
 from rewardloop.cli.up import Learning, _engine_threads, _learner
 from rewardloop.loop.processes.operator_file import read_operator
 from rewardloop.loop.processes.supervisor import new_token
@@ -69,6 +70,37 @@ def model_of(client: httpx2.Client) -> str:
 def engine_of(process: subprocess.Popen[str]) -> psutil.Process:
     children = psutil.Process(process.pid).children()
     return next(child for child in children if "engine_server" in " ".join(child.cmdline()))
+
+
+@pytest.mark.timeout(900)
+def test_the_page_does_on_the_whole_product_what_it_does_on_its_stand_in(tmp_path: Path) -> None:
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    find_chromium()
+    with up(tmp_path) as (client, _):
+        judge_in_a_straight_line(client)
+        known = {"URL": str(client.base_url), "USER": "Ada", "PASSWORD": "correct horse"}
+        pages = Path(__file__).with_name("test_page.py")
+        ended = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(pages)],
+            env=os.environ | {f"REWARDLOOP_PAGE_{name}": value for name, value in known.items()},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert ended.returncode == 0, ended.stdout[-6000:]
+
+
+def judge_in_a_straight_line(client: httpx2.Client) -> None:
+    """Two people who look, and one who says the same forty times."""
+    key = client.post("/api/keys", json={"name": "k", "scopes": ["infer", "feedback"]}).json()["key"]
+    program = {"headers": {"authorization": f"Bearer {key}"}}
+    answer = client.post("/v1/chat/completions", json=chat(client, max_tokens=8), **program).json()["id"]
+    items = [
+        {"kind": "rating", "target": {"completion_id": answer}, "value": value, "annotator": {"external_id": name}}
+        for at in range(33)
+        for name, value in (("asleep", 4), ("ann", 1 + at % 5), ("ben", 1 + at * 3 % 5))
+    ]
+    assert client.post("/v1/feedback/batch", json={"items": items}, **program).status_code == 201
 
 
 def test_a_first_visit(tmp_path: Path) -> None:
