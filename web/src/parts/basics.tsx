@@ -1,5 +1,5 @@
 // The small pieces that every screen is made of.
-import { useSignal } from "@preact/signals";
+import { type Signal, useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useId, useRef } from "preact/hooks";
 import { t } from "../lib/i18n";
@@ -163,6 +163,28 @@ export const Field = ({
     <span class="field-label">{label}</span>
     {children}
     {note && <span class="field-note">{note}</span>}
+  </label>
+);
+
+/** A field to look for something; what is typed stands in `text`. */
+export const Search = ({
+  label,
+  text,
+  size = 18,
+}: {
+  label: string;
+  text: Signal<string>;
+  size?: number;
+}) => (
+  <label class="search">
+    <Icon name="search" size={size} />
+    <input
+      type="search"
+      placeholder={label}
+      aria-label={label}
+      value={text.value}
+      onInput={(event) => (text.value = event.currentTarget.value)}
+    />
   </label>
 );
 

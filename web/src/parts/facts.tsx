@@ -2,8 +2,7 @@
 import { useSignal } from "@preact/signals";
 import type { World, WorldSection } from "../lib/contract";
 import { t } from "../lib/i18n";
-import { IconButton } from "./basics";
-import { Icon } from "./icon";
+import { IconButton, Search } from "./basics";
 import { Town } from "./town";
 
 export function Facts({ world, onClose }: { world: World; onClose: () => void }) {
@@ -25,16 +24,7 @@ export function Facts({ world, onClose }: { world: World; onClose: () => void })
         <IconButton icon="close" label={t("close")} onClick={onClose} />
       </header>
       <Town lit={9} />
-      <label class="search">
-        <Icon name="search" size={16} />
-        <input
-          type="search"
-          placeholder={t("facts.search")}
-          aria-label={t("facts.search")}
-          value={search.value}
-          onInput={(event) => (search.value = event.currentTarget.value)}
-        />
-      </label>
+      <Search label={t("facts.search")} text={search} size={16} />
       {sections.map((section) => (
         <Section key={section.title} section={section} open={wanted !== ""} />
       ))}

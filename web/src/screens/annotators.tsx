@@ -5,10 +5,9 @@ import { ago, type Key, number, percent, t, word } from "../lib/i18n";
 import { complain, notify } from "../lib/notices";
 import { listed, ORDERS, type Order, questionName, runOf } from "../lib/people";
 import { may } from "../lib/session";
-import { Empty, Head, Loaded, useLoad } from "../parts/basics";
+import { Empty, Head, Loaded, Search, useLoad } from "../parts/basics";
 import { Interval, Sparkline } from "../parts/chart";
 import { Ask, Dialog } from "../parts/dialog";
-import { Icon } from "../parts/icon";
 
 type Found = { agreement: Agreement[]; items: Annotator[]; newest: number };
 
@@ -34,16 +33,7 @@ export function Annotators() {
             {agreement.length > 0 && <AgreementRow agreement={agreement} />}
             {items.length > FEW && (
               <div class="filters">
-                <label class="search">
-                  <Icon name="search" size={18} />
-                  <input
-                    type="search"
-                    placeholder={t("annotators.find")}
-                    aria-label={t("annotators.find")}
-                    value={search.value}
-                    onInput={(event) => (search.value = event.currentTarget.value)}
-                  />
-                </label>
+                <Search label={t("annotators.find")} text={search} />
                 <select
                   aria-label={t("annotators.order")}
                   value={order.value}
@@ -266,7 +256,7 @@ function Details({ one, onClose }: { one: Annotator; onClose: () => void }) {
               {name}
               <small>{note}</small>
             </dt>
-            <dd>{value}</dd>
+            <dd class={value.length > 6 ? "words" : ""}>{value}</dd>
           </div>
         ))}
       </dl>

@@ -5,7 +5,7 @@ import type { DataRow, Message } from "../lib/contract";
 import { ago, dateTime, number, t, word } from "../lib/i18n";
 import { complain, notify } from "../lib/notices";
 import { may } from "../lib/session";
-import { Empty, Head, Skeleton, Trouble } from "../parts/basics";
+import { Empty, Head, Search, Skeleton, Trouble } from "../parts/basics";
 import { Ask, Dialog } from "../parts/dialog";
 import { Icon } from "../parts/icon";
 import { WordDiff } from "../parts/opinion";
@@ -56,16 +56,7 @@ export function Data() {
         )}
       </Head>
       <div class="filters">
-        <label class="search">
-          <Icon name="search" size={18} />
-          <input
-            type="search"
-            placeholder={t("data.search")}
-            aria-label={t("data.search")}
-            value={search.value}
-            onInput={(event) => (search.value = event.currentTarget.value)}
-          />
-        </label>
+        <Search label={t("data.search")} text={search} />
         <select
           aria-label={t("data.kind")}
           value={kind.value}
