@@ -151,6 +151,16 @@ def test_the_same_key_with_another_body_is_a_conflict_and_nothing_of_that_append
     assert [one.seq for one in (*good, *fine)] == [3, 4]
 
 
+@pytest.mark.parametrize(
+    "key", ['"quoted"', "back\\slash", "$[0]", "12", "1e3", "null", "true", "键🙂", "e\u0301", "' OR 1=1 --", "[]"]
+)
+def test_any_printable_key_and_actor_is_known_again(log: EventLog, key: str) -> None:
+    given = [said("c1", by=name, key=key) for name in (key, "ann", f"{key} ")]
+    assert [each.outcome for each in log.append(given)] == ["stored"] * 3
+    assert [each.outcome for each in log.append(given)] == ["replayed"] * 3
+    assert log.append([said("c1", by="ann", key=f"{key}.")])[0].outcome == "stored"
+
+
 def test_more_keys_in_one_commit_than_a_statement_takes_parameters(log: EventLog) -> None:
     groups = [[said("c1", key=f"{group}/{at}") for at in range(100)] for group in range(170)]
     first, again = (log.append_each(groups) for _ in range(2))
