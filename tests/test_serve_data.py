@@ -33,6 +33,31 @@ def rate(place: Place, value: int, words: str = "What does the bun cost?") -> di
     return dict(reply.json())
 
 
+EVERY_KIND: list[tuple[dict[str, Any], str]] = [
+    ({"kind": "rating", "value": 4}, "4 / 5"),
+    ({"kind": "rating", "value": 1, "scale": {"low": 0, "high": 1}}, "1 / 1"),
+    ({"kind": "edit", "corrected": "Two coins."}, "Two coins."),
+    ({"kind": "comment", "text": "too short"}, "too short"),
+    ({"kind": "dialogue", "reply": "No, three."}, "No, three."),
+    ({"kind": "dialogue", "reply": "So?", "evaluation": -1, "rewrite": "Three."}, "So?"),
+    ({"kind": "live", "value": -1, "token_index": 2, "reaction_ms": 400}, "-1 @ 2"),
+    ({"kind": "live", "value": 1, "offset": 5, "reaction_ms": 0}, "+1 @ 5"),
+    ({"kind": "span", "start": 0, "end": 3, "category": "rude"}, "rude"),
+    ({"kind": "flag", "reason": "spam"}, "spam"),
+]
+
+
+@pytest.mark.parametrize(("given", "summary"), EVERY_KIND)
+def test_every_kind_of_judgment_is_shown(place: Place, given: dict[str, Any], summary: str) -> None:
+    """In each form that it may be sent in; one that could not be shown would hide all others."""
+    target = {"completion_id": place.say()["id"]}
+    assert place.owner.post("/v1/feedback", json={**given, "target": target}).status_code == 201
+    (shown,) = place.owner.get("/api/data").json()["items"]
+    assert (shown["kind"], shown["summary"]) == (given["kind"], summary)
+    assert place.owner.get("/api/dashboard").status_code == 200
+    assert place.owner.get("/api/annotators").status_code == 200
+
+
 def test_search(place: Place) -> None:
     first, second = rate(place, 5, "the price of 面包 100%"), rate(place, 1, "another _question_")
 

@@ -145,7 +145,7 @@ def _summary(body: dict[str, Any]) -> str:
         case "ranking":
             text = " ".join(map(str, body["ranks"]))
         case "live":
-            text = f"{body['value']:+d} @ {body['token_index']}"
+            text = f"{body['value']:+d} @ {body.get('token_index', body.get('offset'))}"  # one of them is there
         case other:
             field = {"edit": "corrected", "comment": "text", "dialogue": "reply", "span": "category", "flag": "reason"}
             text = str(body[field[other]])
