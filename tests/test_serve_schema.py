@@ -35,7 +35,8 @@ def test_every_answer_is_described(place: Place) -> None:
     assert len(operations) > 40
     key = {"authorization": f"Bearer {place.key(Scope.ADMIN)}"}
     session = {"rewardloop_session": place.owner.cookies["rewardloop_session"]}
-    for operation in operations:
+    once_more = [each for each in operations if each.method == "get"]  # they show what the others have left behind
+    for operation in [*operations, *once_more]:
         fuzz(operation, *((key, {}) if operation.path.startswith("/v1") else ({}, session)))
 
 
