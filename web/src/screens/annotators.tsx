@@ -50,45 +50,12 @@ export function Annotators() {
             {items.length === 0 ? (
               <Empty title={t("annotators.empty")} text={t("annotators.empty_text")} />
             ) : (
-              <div class="scroll" tabIndex={0} role="region" aria-label={t("annotators")}>
-                <table class="table">
-                  <thead>
-                    <tr>
-                      <th scope="col">{t("name")}</th>
-                      <th scope="col" class="num">
-                        {t("annotators.judgments")}
-                      </th>
-                      <th scope="col">{t("annotators.reliability")}</th>
-                      <th scope="col" class="num">
-                        {t("annotators.gold")}
-                      </th>
-                      <th scope="col" class="num">
-                        {t("annotators.consistency")}
-                      </th>
-                      <th scope="col">{t("annotators.daily")}</th>
-                      <th scope="col">
-                        <span class="hidden">{t("actions")}</span>
-                      </th>
-                    </tr>
-                  </thead>
-                  <tbody>
-                    {listed(items, search.value, order.value).map((one) => (
-                      <Row
-                        key={one.id}
-                        one={one}
-                        onOpen={() => (opened.value = one.id)}
-                        onExclude={() => (excluding.value = one)}
-                        onInclude={() =>
-                          act(`/api/annotators/${one.id}/include`, {}, t("annotators.included"))
-                        }
-                      />
-                    ))}
-                  </tbody>
-                </table>
-                {listed(items, search.value, order.value).length === 0 && (
-                  <p class="soft">{t("annotators.nobody")}</p>
-                )}
-              </div>
+              <People
+                people={listed(items, search.value, order.value)}
+                onOpen={(one) => (opened.value = one.id)}
+                onExclude={(one) => (excluding.value = one)}
+                onInclude={(one) => act(`/api/annotators/${one.id}/include`, {}, t("annotators.included"))}
+              />
             )}
             {items.reduce((sum, one) => sum + one.judgments, 0) >= newest && (
               <p class="note">{t("annotators.newest", { n: newest })}</p>
@@ -118,6 +85,54 @@ export function Annotators() {
     </div>
   );
 }
+
+const People = ({
+  people,
+  onOpen,
+  onExclude,
+  onInclude,
+}: {
+  people: Annotator[];
+  onOpen: (one: Annotator) => void;
+  onExclude: (one: Annotator) => void;
+  onInclude: (one: Annotator) => void;
+}) => (
+  <div class="scroll" tabIndex={0} role="region" aria-label={t("annotators")}>
+    <table class="table">
+      <thead>
+        <tr>
+          <th scope="col">{t("name")}</th>
+          <th scope="col" class="num">
+            {t("annotators.judgments")}
+          </th>
+          <th scope="col">{t("annotators.reliability")}</th>
+          <th scope="col" class="num">
+            {t("annotators.gold")}
+          </th>
+          <th scope="col" class="num">
+            {t("annotators.consistency")}
+          </th>
+          <th scope="col">{t("annotators.daily")}</th>
+          <th scope="col">
+            <span class="hidden">{t("actions")}</span>
+          </th>
+        </tr>
+      </thead>
+      <tbody>
+        {people.map((one) => (
+          <Row
+            key={one.id}
+            one={one}
+            onOpen={() => onOpen(one)}
+            onExclude={() => onExclude(one)}
+            onInclude={() => onInclude(one)}
+          />
+        ))}
+      </tbody>
+    </table>
+    {people.length === 0 && <p class="soft">{t("annotators.nobody")}</p>}
+  </div>
+);
 
 const AgreementRow = ({ agreement }: { agreement: Agreement[] }) => (
   <section class="card" aria-label={t("agreement")}>
